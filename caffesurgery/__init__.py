@@ -1,0 +1,41 @@
+"""caffesurgery: low-rank surgery on Caffe networks.
+
+Reads prototxt and caffemodel, replaces heavy layers by chains of small ones, and writes files that
+Caffe trains unchanged, and ONNX.  The names below are the whole public interface; each is imported
+when it is first used.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+_API = (
+    "Model",
+    "apply",
+    "compare",
+    "compress",
+    "export_onnx",
+    "inspect",
+    "load",
+    "plan",
+    "read_plan",
+    "restore",
+    "save",
+)
+__all__ = [*_API, "SurgeryError", "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _API:
+        from . import api
+
+        return getattr(api, name)
+    if name == "SurgeryError":
+        from .errors import SurgeryError
+
+        return SurgeryError
+    raise AttributeError(f"module 'caffesurgery' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

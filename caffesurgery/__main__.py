@@ -1,0 +1,5 @@
+"""``python -m caffesurgery``: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,353 @@
+"""The public interface: what the command line does, as functions from values to values.
+
+    model = caffesurgery.load("deploy.prototxt", "net.caffemodel")
+    plan = caffesurgery.plan(model, method="cp", ranks="ratio=0.25")
+    smaller = caffesurgery.save(caffesurgery.apply(model, plan), "out/")
+    caffesurgery.export_onnx(smaller, "out/net.onnx")
+    print(caffesurgery.compare(model, smaller))
+
+Nothing is written but by ``save``, ``compress`` and ``export_onnx``, and those write whole files or
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from .errors import FileError, PlanError, WeightsError
+from .files import caffemodel
+from .files.atomic import staged_folder
+from .files.caffemodel import Caffemodel
+from .net.match import require_match
+from .net.net import Net, read_net
+from .net.shapes import NetShapes, infer
+from .report import Inspection, dump_json, inspect_net, operation_report
+from .surgery.apply import Operated, apply_plan
+from .surgery.plan import Plan, read_plan
+from .surgery.planner import make_plan
+from .surgery.prove import Described, describe, prove
+from .surgery.restore import Chain, restore_net
+
+__all__ = [
+    "Model", "Result", "apply", "compare", "compress", "export_onnx", "inspect", "load", "plan",
+    "read_plan", "restore", "save",
+]  # fmt: skip
+
+DATABASES = ("Data", "ImageData", "HDF5Data", "WindowData")
+"""Layers whose images are known only to whoever has the database."""
+
+Progress = Callable[[str, str, float], None]
+"""Called with a stage ('decompose'), what it works on ('conv2') and the share done (0 to 1)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A net, the shapes of its blobs, and its weights (None when only the prototxt was read)."""
+
+    net: Net
+    shapes: NetShapes
+    weights: Caffemodel | None = None
+    inputs: Mapping[str, tuple[int, ...]] | None = None
+    phase: str = "TEST"
+
+    @property
+    def name(self) -> str:
+        """The net's own name, or that of its file."""
+        return self.net.name or Path(self.net.doc.path or "net").stem
+
+    def require_weights(self) -> Caffemodel:
+        """The weights; WeightsError when the model was loaded without them."""
+        if self.weights is None:
+            raise WeightsError(
+                f"{self.net.doc.path}: loaded without weights; give the caffemodel too"
+            )
+        return self.weights
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``apply`` and ``restore`` return, and ``save`` writes: the old model and the outcome.
+
+    ``plan`` is what ``apply`` carried out, ``chains`` what ``restore`` undid.
+    """
+
+    model: Model
+    operated: Operated
+    plan: Plan | None = None
+    chains: tuple[Chain, ...] = ()
+
+
+def load(
+    prototxt,
+    caffemodel_path=None,
+    *,
+    phase: str = "TEST",
+    batch: int | None = None,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+) -> Model:
+    """Read a net and, if given, its weights, and check that they belong together.
+
+    prototxt: path of a net (deploy, train_val ...); caffemodel_path: path of its weights
+    phase: 'TEST' or 'TRAIN'; batch: replaces the first dimension of the inputs
+    inputs: shapes, by blob, of data that the file does not describe, e.g. {"data": (3, 32, 32)}
+    Raises FileError, ParseError, NetError or WeightsError, each naming the place.
+    """
+    net = read_net(prototxt)
+    shapes = infer(net, phase, inputs, batch)
+    if caffemodel_path is None:
+        return Model(net, shapes, None, inputs, phase)
+    weights = caffemodel.read(caffemodel_path)
+    require_match(shapes, weights, net.doc.path)
+    return Model(net, shapes, weights, inputs, phase)
+
+
+def inspect(model: Model) -> Inspection:
+    """Layers, shapes, parameters and multiply-adds (for one image) of a model."""
+    notes = [*model.net.warnings, *model.shapes.notes]
+    return inspect_net(model.name, model.net.doc.path or "", model.phase, model.shapes, notes)
+
+
+def plan(
+    model: Model,
+    method: str = "cp",
+    ranks: str = "ratio=0.5",
+    layers: str | Sequence[str] = "*",
+    *,
+    seed: int = 0,
+    allow_growth: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Choose what to decompose, and at which ranks.
+
+    method: a scheme ('cp3', 'tucker2', 'svd' ...) or a policy ('cp', 'tucker2')
+    ranks: a rule, 'ratio=0.25', 'energy=0.9' or explicit ranks 'conv2=154,conv3=105x112'
+    layers: a name, a glob pattern, several with commas, or a list of them
+    allow_growth: do not leave alone the layers that would need more multiply-adds than before
+    Returns a Plan, whose ``dumps()`` is the text of a plan file.
+    """
+    patterns = layers.split(",") if isinstance(layers, str) else list(layers)
+    return make_plan(
+        model.net,
+        model.shapes,
+        model.require_weights(),
+        method,
+        ranks,
+        [pattern.strip() for pattern in patterns],
+        seed,
+        allow_growth,
+        (lambda name: progress("plan", name, 0.0)) if progress else None,
+    )
+
+
+def apply(
+    model: Model, plan: Plan, also: Sequence = (), *, progress: Progress | None = None
+) -> Result:
+    """Carry out a plan on a model, and on the prototxts in ``also`` that describe the same net.
+
+    Decomposes the weights, rewrites every prototxt, and proves that Caffe will load the outcome in
+    the TRAIN and TEST phase of each.  Writes nothing: see ``save``.
+    """
+    weights = model.require_weights()
+    described = _describe_all(model, also)
+    operated = apply_plan(
+        model.net,
+        model.shapes,
+        weights,
+        plan,
+        [(other.net, list(other.phases.values())) for other in described[1:]],
+        _stage(progress, "decompose"),
+    )
+    notes = operated.notes + prove(described, weights, operated)
+    return Result(model, _with_notes(operated, notes), plan)
+
+
+def restore(model: Model, *, progress: Progress | None = None) -> Result:
+    """Turn every decomposed layer of a model back into the dense layer that it stands for."""
+    weights = model.require_weights()
+    operated, chains = restore_net(
+        model.net, model.shapes, weights, _stage(progress, "restore")
+    )
+    notes = prove(_describe_all(model, ()), weights, operated)
+    return Result(model, _with_notes(operated, notes), None, chains)
+
+
+def save(result: Result, folder, *, force: bool = False, progress: Progress | None = None) -> Model:
+    """Write a result's prototxts, caffemodel and plan to ``folder``, under the inputs' names.
+
+    All files or none: they are written beside the folder's place and moved there at the end.
+    Returns the model read back from what was written.
+    """
+    with staged_folder(folder, _file_names(result), force) as stage:
+        write_result(result, stage, progress)
+    return load_written(result, Path(folder))
+
+
+def write_result(result: Result, folder: Path, progress: Progress | None = None) -> None:
+    """Write the files of ``result`` into an existing folder."""
+    model, operated = result.model, result.operated
+    for name, path in output_names(operated.texts, result.plan is not None).items():
+        (folder / name).write_bytes(model.net.doc.encode(operated.texts[path]))
+    weights = model.require_weights()
+    size = max(Path(weights.path).stat().st_size, 1)
+    report = _stage(progress, "write")
+    caffemodel.rewrite(
+        weights,
+        operated.weights,
+        folder / Path(weights.path).name,
+        progress=(lambda done: report(Path(weights.path).name, min(done / size, 1.0)))
+        if report
+        else None,
+    )
+    if result.plan is not None:
+        (folder / "plan.prototxt").write_text(result.plan.dumps(), encoding="utf-8")
+
+
+def output_names(texts: Iterable[str], planned: bool) -> dict[str, str]:
+    """Name in the folder of each prototxt that will be written, with the path of the original."""
+    names: dict[str, str] = {}
+    for path in texts:
+        name = Path(path).name
+        if name in names:
+            raise FileError(
+                f"{path} and {names[name]} would both be written as {name}; rename one of them"
+            )
+        if planned and name in ("plan.prototxt", "report.json", "net.onnx"):
+            raise FileError(f"{path}: the name {name} is taken by another file that is written")
+        names[name] = path
+    return names
+
+
+def load_written(result: Result, folder: Path) -> Model:
+    """The model that was written to ``folder``."""
+    model = result.model
+    return load(
+        folder / Path(model.net.doc.path).name,
+        folder / Path(model.require_weights().path).name,
+        phase=model.phase,
+        inputs=model.inputs,
+    )
+
+
+def export_onnx(model: Model, path, *, force: bool = False, progress: Progress | None = None, **options):
+    """Write a model as ONNX, with the batch left open.  Options: see ``export.exporter.export_onnx``."""
+    from .export.exporter import export_onnx as export
+
+    report = _stage(progress, "export")
+    return export(
+        model.net,
+        model.require_weights(),
+        path,
+        inputs=model.inputs,
+        force=force,
+        progress=(lambda done, total: report(Path(path).name, done / total)) if report else None,
+        **options,
+    )
+
+
+def compare(first: Model, second: Model, **options):
+    """Run two models on the same inputs in ONNX Runtime; see ``verify.compare.compare``."""
+    from .verify.compare import compare as run
+
+    return run(
+        first.net, first.require_weights(), second.net, second.require_weights(), **options
+    )
+
+
+def compress(
+    model: Model,
+    folder,
+    method: str = "cp",
+    ranks: str = "ratio=0.5",
+    layers: str | Sequence[str] = "*",
+    also: Sequence = (),
+    *,
+    onnx: bool = True,
+    seed: int = 0,
+    allow_growth: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+):
+    """The whole job: plan, apply, save, export, and compare what was written with the original.
+
+    Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
+    ``folder``, all of them or none.  Returns the report as a dict.
+    """
+    weights = model.require_weights()
+    texts = output_names([model.net.doc.path, *map(str, also)], True)
+    files = [*texts, Path(weights.path).name, "plan.prototxt", "report.json", "net.onnx"]
+    with staged_folder(folder, files if onnx else files[:-1], force) as stage:
+        made = plan(
+            model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
+        )
+        _require_layers(made)
+        result = apply(model, made, also, progress=progress)
+        write_result(result, stage, progress)
+        smaller, comparison = load_written(result, stage), None
+        if onnx:
+            export_onnx(smaller, stage / "net.onnx", progress=progress)
+            comparison = compare(model, smaller, progress=_stage(progress, "compare"))
+        report = operation_report(result, smaller)
+        report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
+        report["comparison"] = comparison.as_dict() if comparison else None
+        dump_json(report, stage / "report.json")
+    return report
+
+
+def _file_names(result: Result) -> list[str]:
+    names = list(output_names(result.operated.texts, result.plan is not None))
+    names.append(Path(result.model.require_weights().path).name)
+    return names + (["plan.prototxt"] if result.plan is not None else [])
+
+
+def _require_layers(made: Plan) -> None:
+    if not made.layers:
+        reasons = "\n".join(f"  {kept.name}: {kept.why}" for kept in made.kept[:10])
+        raise PlanError(
+            f"{made.method} at {made.rule} replaces no layer of {made.net or 'the net'}:\n{reasons}\n"
+            "try another method, smaller ranks, or --allow-growth"
+        )
+
+
+def _with_notes(operated: Operated, notes: tuple[str, ...]) -> Operated:
+    return replace(operated, notes=tuple(dict.fromkeys(notes)))
+
+
+def _stage(progress: Progress | None, stage: str):
+    """The progress of one stage: a callback that takes what it works on and the share done."""
+    return partial(progress, stage) if progress else None
+
+
+def _describe_all(model: Model, also: Sequence) -> list[Described]:
+    """The model's own prototxt and the others, each with the shapes of both phases."""
+    own = describe(model.net, model.inputs or {})
+    data = {
+        entry.layer.tops[0]: entry.tops[0]
+        for entry in model.shapes.layers
+        if not entry.bottoms and entry.tops
+    }
+    others = [read_net(path) for path in also]
+    return [own, *(describe(net, _data_shapes(net, data, model.inputs)) for net in others)]
+
+
+def _data_shapes(net: Net, data: Mapping[str, tuple[int, ...]], inputs) -> dict:
+    """Shapes for the data layers of another prototxt of the same net.
+
+    What the user gave counts first; else a data layer that does not say its own shape takes that
+    of the model's input, without its batch.
+    """
+    free = {
+        layer.tops[0]: layer for layer in net.layers if not layer.bottoms and layer.tops
+    }
+    image = next(iter(data.values()), None)
+    found = {}
+    for top, layer in free.items():
+        if inputs and top in inputs:
+            found[top] = inputs[top]
+        elif layer.type in DATABASES and (data.get(top) or image):
+            shape = (data.get(top) or image)[1:]
+            crop = layer.params("transform_param")["crop_size"]
+            found[top] = (*shape[:-2], crop, crop) if crop and len(shape) == 3 else shape
+    return found

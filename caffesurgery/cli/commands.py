@@ -1,0 +1,305 @@
+"""The commands.  Each reads its arguments, calls the public interface and prints the result.
+
+Imports of anything heavy are inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import __version__
+from . import options
+from .console import print_table, progress_bar, say, show
+
+
+class Commands(click.Group):
+    """Lists the commands in the order of the job, not of the alphabet."""
+
+    def list_commands(self, ctx):
+        return list(self.commands)
+
+
+@click.group(cls=Commands, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Print the version; with -v also what it runs on.")
+@click.option("-v", "--verbose", is_flag=True, help="With --version: libraries and the C extension.")
+@click.pass_context
+def cli(ctx, version, verbose):
+    """Low-rank surgery on Caffe networks: smaller prototxt and caffemodel, and ONNX.
+
+    `caffesurgery demo` shows the whole job; `caffesurgery help` lists what can be read here.
+    """
+    if version:
+        from .version import version_lines
+
+        click.echo("\n".join(version_lines() if verbose else [f"caffesurgery {__version__}"]))
+        ctx.exit(0)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights", required=False)
+@click.option("--phase", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), help="Replaces the batch size of the inputs.")
+@options.INPUT
+@options.FORMAT
+def inspect(net, weights, phase, batch, inputs, form):
+    """Show the layers of NET: types, shapes, parameters and multiply-adds.
+
+    With WEIGHTS, also check that they belong to NET.
+    """
+    from .. import api
+
+    model = api.load(
+        net, weights, phase=phase.upper(), batch=batch, inputs=options.shapes(inputs)
+    )
+    found = api.inspect(model)
+    show(found.data, found.table(), form)
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.METHOD
+@options.RANKS
+@options.LAYERS
+@click.option("-o", "path", metavar="PLAN", required=True, help="Plan file to write.")
+@options.SEED
+@options.GROWTH
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, force, form):
+    """Choose layers, schemes and ranks, and write them to a plan file that can be edited."""
+    from .. import api
+    from ..files.atomic import refuse_existing, write_bytes
+    from ..report import operation_table, plan_report
+
+    refuse_existing([path], force)
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        made = api.plan(
+            model,
+            method,
+            ranks,
+            layers,
+            seed=seed,
+            allow_growth=allow_growth,
+            progress=progress,
+        )
+    write_bytes(path, made.dumps().encode(), force)
+    report = plan_report(model, made)
+    show(report, operation_table(report), form)
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@click.argument("plan")
+@options.FOLDER
+@options.ALSO
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def apply(net, weights, plan, folder, also, inputs, force, form):
+    """Carry out a PLAN: write the smaller prototxts and caffemodel to DIR."""
+    from .. import api
+    from ..report import operation_report, operation_table
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        result = api.apply(model, api.read_plan(plan), also, progress=progress)
+        smaller = api.save(result, folder, force=force, progress=progress)
+    report = operation_report(result, smaller)
+    show(report, operation_table(report), form)
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.METHOD
+@options.RANKS
+@options.LAYERS
+@options.FOLDER
+@options.ALSO
+@click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
+@options.SEED
+@options.GROWTH
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def compress(
+    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, inputs, force,
+    form,
+):  # fmt: skip
+    """The whole job: plan, apply, export to ONNX, and compare with the original."""
+    from .. import api
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        report = api.compress(
+            model,
+            folder,
+            method,
+            ranks,
+            layers,
+            also,
+            onnx=not no_onnx,
+            seed=seed,
+            allow_growth=allow_growth,
+            force=force,
+            progress=progress,
+        )
+    _show_compression(report, form)
+    say(f"wrote {', '.join(report['files'])} to {folder}")
+
+
+def _show_compression(report, form):
+    from ..report import comparison_table, operation_table
+
+    show(report, operation_table(report), form)
+    if form == "table" and report["comparison"]:
+        print_table(comparison_table(report["comparison"]))
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.FOLDER
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def restore(net, weights, folder, inputs, force, form):
+    """Turn a decomposed net back into its dense form: DIR gets its prototxt and caffemodel."""
+    from .. import api
+    from ..report import restoration_report, restoration_table
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        result = api.restore(model, progress=progress)
+        dense = api.save(result, folder, force=force, progress=progress)
+    report = restoration_report(result, dense)
+    show(report, restoration_table(report), form)
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@click.option("-o", "path", metavar="ONNX", required=True, help="ONNX file to write.")
+@click.option("--opset", type=int, default=13, show_default=True, help="ONNX operator set.")
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the batch, which is left open.")
+@click.option("--blob", "blobs", multiple=True, help="Make a blob in between an output too.")
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def export(net, weights, path, opset, batch, blobs, inputs, force, form):
+    """Write NET with WEIGHTS as ONNX."""
+    from .. import api
+    from ..report import export_report, export_table
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        done = api.export_onnx(
+            model, path, force=force, progress=progress, opset=opset, batch=batch, keep_blobs=blobs
+        )
+    report = export_report(done)
+    show(report, export_table(report), form)
+
+
+@cli.command()
+@click.argument("net1")
+@click.argument("weights1")
+@click.argument("net2")
+@click.argument("weights2")
+@click.option("--images", help=".npy or .npz (key images) with the inputs; random ones without.")
+@click.option("--labels", help=".npy, or .npz (key labels), with the class of each image.")
+@click.option("--blob", "blobs", multiple=True, help="Compare this blob, not the outputs.")
+@click.option("--mean", help="Subtract: numbers with commas, or a .npy or .binaryproto file.")
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply, after --mean.")
+@click.option("--bgr", is_flag=True, help="Swap the channels: images are RGB, the net takes BGR.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@options.INPUT
+@options.FORMAT
+def compare(
+    net1, weights1, net2, weights2, images, labels, blobs, mean, scale, bgr, seed, inputs, form
+):
+    """Run two nets on the same inputs in ONNX Runtime and compare their outputs."""
+    from .. import api
+    from ..report import comparison_table
+
+    given = options.shapes(inputs)
+    first = api.load(net1, weights1, inputs=given)
+    second = api.load(net2, weights2, inputs=given)
+    with progress_bar() as progress:
+        found = api.compare(
+            first,
+            second,
+            images=images,
+            labels=labels,
+            blobs=blobs,
+            mean=mean,
+            scale=scale,
+            bgr=bgr,
+            seed=seed,
+            progress=progress,
+        ).as_dict()
+    show(found, comparison_table(found), form)
+
+
+@cli.group(cls=Commands)
+def zoo():
+    """The architectures of the model zoo, with seeded weights."""
+
+
+@zoo.command("list")
+@options.FORMAT
+def zoo_list(form):
+    """List the architectures."""
+    from .. import zoo as nets
+    from ..report import zoo_table
+
+    report = nets.catalogue()
+    show(report, zoo_table(report), form)
+
+
+@zoo.command("write")
+@click.argument("name")
+@options.FOLDER
+@options.SEED
+@options.FORCE
+def zoo_write(name, folder, seed, force):
+    """Write NAME's prototxts and a caffemodel of seeded weights, not trained ones, to DIR."""
+    from .. import zoo as nets
+
+    with progress_bar() as progress:
+        files = nets.write(name, folder, seed=seed, force=force, progress=progress)
+    for path in files:
+        click.echo(path)
+
+
+@cli.command("help")
+@click.argument("topic", required=False)
+def help_command(topic):
+    """Show the documentation: the list of topics, or one TOPIC."""
+    from .help import show_topic
+
+    show_topic(topic)
+
+
+@cli.command()
+@click.option("-o", "folder", metavar="DIR", help="Keep the files here; else they are deleted.")
+@options.FORCE
+def demo(folder, force):
+    """The main job on a zoo AlexNet, in half a minute, with nothing to download."""
+    import tempfile
+
+    from .demo import run_demo
+
+    if folder:
+        run_demo(Path(folder), force)
+        return
+    with tempfile.TemporaryDirectory(prefix="caffesurgery-demo-") as temporary:
+        run_demo(Path(temporary), force)

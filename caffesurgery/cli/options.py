@@ -1,0 +1,87 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import UsageError
+
+
+class Shape(click.ParamType):
+    """``NAME=DIMS`` with dimensions separated by commas or x, e.g. ``data=3,32,32``."""
+
+    name = "NAME=DIMS"
+
+    def convert(self, value, param, ctx):
+        """(name, dimensions) of the text."""
+        name, separator, dims = value.rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.replace("x", ",").split(","))
+        except ValueError:
+            shape = ()
+        if not separator or not name or not shape or min(shape) < 1:
+            self.fail(f"met {value!r}, expected for example data=3,227,227", param, ctx)
+        return name, shape
+
+
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print the result.",
+)
+FORCE = click.option("--force", is_flag=True, help="Overwrite files that are already there.")
+FOLDER = click.option(
+    "-o", "folder", metavar="DIR", required=True, help="Folder to write to; made if need be."
+)
+INPUT = click.option(
+    "--input",
+    "inputs",
+    type=Shape(),
+    multiple=True,
+    help="Shape of data that the prototxt does not describe, e.g. data=3,32,32.",
+)
+METHOD = click.option(
+    "--method", required=True, help="How to decompose; `caffesurgery help methods` lists them."
+)
+RANKS = click.option(
+    "--ranks",
+    required=True,
+    help="Rank rule: ratio=0.25, energy=0.9, or ranks by layer: conv2=154,conv3=105x112.",
+)
+LAYERS = click.option(
+    "--layers",
+    default="*",
+    show_default=True,
+    metavar="PATTERN",
+    help="Names or glob patterns of the layers to decompose, separated by commas.",
+)
+GROWTH = click.option(
+    "--allow-growth",
+    is_flag=True,
+    help="Also decompose layers that will need more multiply-adds than before.",
+)
+SEED = click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+ALSO = click.option(
+    "--also",
+    multiple=True,
+    metavar="PROTOTXT",
+    help="Another prototxt of the same net (train_val), rewritten the same way; repeatable.",
+)
+
+
+def shapes(inputs) -> dict[str, tuple[int, ...]] | None:
+    """The --input options as a dict; None without any."""
+    return dict(inputs) or None
+
+
+def numbers(text: str | None, what: str) -> list[float] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{what} {text}: expected numbers separated by commas") from None

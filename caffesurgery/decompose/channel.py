@@ -1,0 +1,55 @@
+"""Channel decomposition of paper 004: a D x E convolution to R channels, then 1 x 1.
+
+The truncated SVD of the T x (S D E) matrix.  Its product is that of ``cp2`` and ``tucker1-out``
+at the same rank, the optimum; only how the singular values are shared differs: evenly here and
+in ``cp2``, all in the first layer in ``tucker1-out``, whose second layer is orthonormal.
+"""
+
+from __future__ import annotations
+
+from caffesurgery.decompose.matrix import MatrixScheme, balanced
+from caffesurgery.decompose.scheme import Part, register
+
+
+@register
+class Channel(MatrixScheme):
+    """Channel SVD: D x E (S -> R), then 1 x 1 (R -> T), singular values shared evenly."""
+
+    name = "channel"
+    title = "channel SVD: D x E, then 1 x 1"
+    source = "paper 004, equation 10 (after Denil et al. 2013)"
+    equations = "W[t, s, y, x] = sum_r K_t[t, r] K_d[r, s, y, x]"
+    kinds = frozenset({"conv"})
+    suffixes = ("_d", "_t")
+
+    def bounds(self, T, S, D, E):
+        return (min(T, S * D * E),)
+
+    def chain(self, geometry, rank):
+        g = geometry
+        return (
+            Part(self.suffixes[0], rank, g.S, g.D, g.E, g.group, "hw"),
+            Part(self.suffixes[1], g.T, rank, 1, 1, g.group),
+        )
+
+    def unfold(self, block):
+        return block.reshape(len(block), -1)
+
+    def fold(self, svd, T, S, D, E):
+        left, right = balanced(svd)
+        return right.reshape(-1, S, D, E), left[:, :, None, None]
+
+
+@register
+class Cp2(Channel):
+    """2-way CP: the same matrix and the same optimum under the name of paper 000.
+
+    The greedy tensor power method on a matrix finds one singular triplet after the other, so it
+    ends where the truncated SVD does; the SVD is exact and faster.
+    """
+
+    name = "cp2"
+    title = "2-way CP, T x SDD: D x E, then 1 x 1"
+    source = "paper 000, equations 9 to 12, for first convolutions"
+    equations = "K[t, s, j, i] = sum_r K_sdd[r, s, j, i] K_t[t, r]"
+    suffixes = ("_sdd", "_t")

@@ -1,0 +1,98 @@
+"""Checks on what a decomposition is given: the kernel's numbers and the ranks.
+
+In come arrays and ranks as callers have them; out come the same, known to be usable, or a
+DecomposeError that says what was met and what would be legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from caffesurgery.errors import DecomposeError
+
+_CHUNK = 1 << 20  # elements converted to float64 at a time, so that memory stays bounded
+
+
+def checked_kernel(kernel, group: int) -> tuple[np.ndarray, float]:
+    """The kernel as (T, S / group, D, E), without a copy, and its squared norm in float64.
+
+    A matrix (T, S) becomes (T, S, 1, 1).  DecomposeError for other shapes, for dtypes that are
+    not floating point, and for NaN, Inf or values that float32 cannot hold.
+    """
+    kernel = np.asarray(kernel)
+    if kernel.ndim == 2:
+        kernel = kernel[:, :, None, None]
+    if kernel.ndim != 4 or kernel.size == 0:
+        raise DecomposeError(
+            f"met a kernel of shape {kernel.shape}: expected (T, S, D, E), or (T, S) for a "
+            "fully connected layer, without empty axes"
+        )
+    if kernel.dtype.kind != "f":
+        raise DecomposeError(f"met a kernel of {kernel.dtype}: expected float16, 32 or 64")
+    if group < 1 or kernel.shape[0] % group:
+        raise DecomposeError(f"{kernel.shape[0]} output channels do not divide into {group} groups")
+    energy = 0.0
+    rows = max(1, _CHUNK // kernel[0].size)
+    for start in range(0, len(kernel), rows):
+        chunk = kernel[start : start + rows].astype(np.float64).ravel()
+        largest = max(chunk.max(), -chunk.min())
+        if not largest <= np.finfo(np.float32).max:
+            raise _not_usable(kernel)
+        energy += float(chunk @ chunk)
+    return kernel, energy
+
+
+def checked_ranks(scheme, geometry, ranks: Sequence[int]) -> tuple[int, ...]:
+    """Ranks as ints, one for each of the scheme's rank names, within bounds, legal for groups."""
+    names = scheme.rank_names
+    if np.ndim(ranks) != 1 or len(ranks) != len(names):
+        raise DecomposeError(
+            f"{scheme.name} takes {len(names)} rank(s) ({', '.join(names)}), met {ranks!r}"
+        )
+    group = geometry.group
+    for name, rank, most in zip(names, ranks, scheme.max_ranks(geometry)):
+        label = "rank" if name == "rank" else f"{name} rank"
+        if not isinstance(rank, (int, np.integer)) or rank < 1:
+            raise DecomposeError(f"{label} {rank} of {scheme.name}: expected an integer from 1")
+        if rank > most:
+            raise DecomposeError(
+                f"{label} {rank} of {scheme.name} is more than this layer has: "
+                f"the largest possible is {most}"
+            )
+        if rank % group:
+            below, above = rank // group * group, -(-rank // group) * group
+            near = f"{below} or {above}" if below else f"{above}"
+            raise DecomposeError(
+                f"{label} {rank} of {scheme.name} does not divide over {group} groups "
+                f"(ranks are totals over the groups): use {near}"
+            )
+    return tuple(int(rank) for rank in ranks)
+
+
+def checked_energy(energy: float) -> None:
+    """DecomposeError unless 0 < energy <= 1."""
+    if not 0 < energy <= 1:
+        raise DecomposeError(f"energy {energy}: expected a share of the squared norm in (0, 1]")
+
+
+def _not_usable(kernel: np.ndarray) -> DecomposeError:
+    """The error for a kernel with NaN, Inf or values beyond float32: how many and where."""
+    counts = {"NaN": 0, "infinite": 0, "too large for float32": 0}
+    first = None
+    for t, row in enumerate(kernel):
+        row = row.astype(np.float64)
+        bad = ~(np.abs(row) <= np.finfo(np.float32).max)
+        if not bad.any():
+            continue
+        if first is None:
+            first = [t, *map(int, np.argwhere(bad)[0])]
+        counts["NaN"] += int(np.isnan(row).sum())
+        counts["infinite"] += int(np.isinf(row).sum())
+        counts["too large for float32"] += int((bad & np.isfinite(row)).sum())
+    met = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return DecomposeError(
+        f"the kernel holds {met} of {kernel.size} values, the first at "
+        f"[t, s, y, x] = {first}: only finite weights can be decomposed"
+    )

@@ -1,0 +1,274 @@
+"""What a decomposition scheme is: one dense layer in, a chain of small layers out.
+
+A scheme knows the geometry of its chain (`parts`), the ranks that make sense (`max_ranks`) and
+how to compute the factors of a kernel (`decompose`).  Every scheme is applied to each group of a
+grouped convolution separately; its ranks are totals over the groups, as in the ETRI papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from caffesurgery.decompose.check import checked_energy, checked_kernel, checked_ranks
+from caffesurgery.errors import DecomposeError, suggest
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The dense layer: T output channels, S input channels (over all groups), a D x E kernel.
+
+    A fully connected layer over a spatial bottom (C, H, W) is S = C, D = H, E = W; over a flat
+    one D = E = 1.  ``kind`` is 'conv' or 'fc'.
+    """
+
+    T: int
+    S: int
+    D: int
+    E: int
+    group: int = 1
+    kind: str = "conv"
+
+    def __post_init__(self):
+        if min(self.T, self.S, self.D, self.E, self.group) < 1:
+            raise DecomposeError(f"met {self}: every size must be at least 1")
+        if self.T % self.group or self.S % self.group:
+            raise DecomposeError(
+                f"{self.T} output and {self.S} input channels do not divide into "
+                f"{self.group} groups"
+            )
+
+    @classmethod
+    def of(cls, shape: Sequence[int], group: int = 1, kind: str = "conv") -> Geometry:
+        """The geometry of a Caffe weight blob (T, S / group, D, E), or of a matrix (T, S)."""
+        if len(shape) not in (2, 4):
+            raise DecomposeError(f"met a kernel of shape {tuple(shape)}: expected (T, S, D, E)")
+        T, S, D, E = (*shape, 1, 1)[:4]
+        return cls(T, S * group, D, E, group, kind)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the dense weight blob: (T, S / group, D, E)."""
+        return (self.T, self.S // self.group, self.D, self.E)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One small layer of a chain; ``axes`` names whose stride, pad and dilation it takes.
+
+    'hw' takes the dense layer's both, 'h' the vertical and 'w' the horizontal ones; everything
+    else is stride 1, pad 0, dilation 1.  Only the last part of a chain has a bias, so that zero
+    padding inside the chain is exact.
+    """
+
+    suffix: str
+    out: int
+    inp: int
+    kh: int = 1
+    kw: int = 1
+    group: int = 1
+    axes: str = ""
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the weight blob in Caffe: (out, inp / group, kh, kw)."""
+        return (self.out, self.inp // self.group, self.kh, self.kw)
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """Factors of one layer and what they lose.
+
+    factors: float32 arrays, one for each part, of the part's ``weight_shape``
+    error: ||W - What|| / ||W|| over all groups (0 for a zero kernel)
+    curve: float64, the error with the first 1, 2, ... components of each group, ending at this
+        rank; None for schemes whose smaller ranks are not a prefix of the larger (Tucker-2)
+    """
+
+    factors: tuple[np.ndarray, ...]
+    error: float
+    curve: np.ndarray | None = None
+
+
+class GroupFactors(NamedTuple):
+    """What a scheme found for one group: factors, squared error, squared norm per component."""
+
+    factors: tuple[np.ndarray, ...]
+    lost: float
+    gains: np.ndarray | None = None
+
+
+class Scheme:
+    """Base of the schemes; a subclass gives the class attributes and the methods that raise here.
+
+    name: key in SCHEMES;  title, source, equations: text for people
+    kinds: the kinds of layers it takes ('conv', 'fc')
+    rank_names: ('rank',), ('in', 'out'), ('in',) or ('out',)
+    counts_components: its progress counts components (else groups)
+    """
+
+    name: str
+    title: str
+    source: str
+    equations: str
+    kinds: frozenset[str] = frozenset({"conv", "fc"})
+    rank_names: tuple[str, ...] = ("rank",)
+    counts_components: bool = False
+
+    # -- what a scheme says about geometry alone
+
+    def applies(self, geometry: Geometry) -> str | None:
+        """None where the scheme makes sense for this layer, else the reason why not."""
+        if geometry.kind not in self.kinds:
+            return f"{self.name} does not take {geometry.kind} layers"
+        return self.unsuited(geometry)
+
+    def unsuited(self, geometry: Geometry) -> str | None:
+        """The reason why this geometry gains nothing from the scheme; None by default."""
+        return None
+
+    def max_ranks(self, geometry: Geometry) -> tuple[int, ...]:
+        """Largest ranks that make sense, totals over the groups; the scheme is exact there."""
+        T, S, D, E = geometry.weight_shape
+        bounds = self.bounds(T // geometry.group, S, D, E)
+        return tuple(bound * geometry.group for bound in bounds)
+
+    def bounds(self, T: int, S: int, D: int, E: int) -> tuple[int, ...]:
+        """Largest ranks for one group with T outputs, S inputs and a D x E kernel."""
+        raise NotImplementedError
+
+    def parts(self, geometry: Geometry, ranks: Sequence[int]) -> tuple[Part, ...]:
+        """The chain of small layers, first to last; checks the ranks (DecomposeError)."""
+        ranks = checked_ranks(self, geometry, ranks)
+        return self.chain(geometry, *ranks)
+
+    def chain(self, geometry: Geometry, *ranks: int) -> tuple[Part, ...]:
+        """The parts for ranks that are known to be legal."""
+        raise NotImplementedError
+
+    # -- what it does with numbers
+
+    def decompose(
+        self,
+        kernel: np.ndarray,
+        group: int,
+        ranks: Sequence[int],
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Decomposition:
+        """Factors of a kernel (T, S / group, D, E), or matrix (T, S), at the given total ranks.
+
+        Takes any float dtype, byte order and memory layout, read-only views included; computes
+        in float32 with float64 where sums cancel.  Deterministic for a seed.  ``progress`` is
+        called with (done, total), in components for CP, in groups otherwise.  DecomposeError
+        for a kernel that is not finite or not 2-D or 4-D, and for illegal ranks.
+        """
+        kernel, energy = checked_kernel(kernel, group)
+        geometry = Geometry.of(kernel.shape, group)
+        parts = self.parts(geometry, ranks)
+        if energy == 0:
+            return Decomposition(tuple(np.zeros(p.weight_shape, np.float32) for p in parts), 0.0)
+        shares = [rank // group for rank in ranks]
+        ticks = _ticker(progress, sum(ranks) if self.counts_components else group)
+        scale = _scale(energy / kernel.size)
+        found = []
+        for g, block in enumerate(_blocks(kernel, group)):
+            block = block if scale == 1 else block * block.dtype.type(1 / scale)
+            found.append(self.factor(block, shares, [seed, g], ticks))
+            if not self.counts_components:
+                ticks()
+        return _joined(found, scale, energy)
+
+    def factor(
+        self, block: np.ndarray, ranks: Sequence[int], seed: Sequence[int], tick: Callable
+    ) -> GroupFactors:
+        """Factors of one group's kernel (T, S, D, E) at its share of the ranks."""
+        raise NotImplementedError
+
+    def ranks_for_energy(
+        self, kernel: np.ndarray, group: int, energy: float, limit: int | None = None
+    ) -> tuple[int, ...]:
+        """Smallest ranks (totals) that keep at least ``energy`` of the squared norm.
+
+        Every group gets the same rank.  Ranks are not looked for above ``limit`` (total), which
+        is returned, rounded down to a multiple of the groups, where it does not suffice.
+        """
+        checked_energy(energy)
+        kernel, total = checked_kernel(kernel, group)
+        geometry = Geometry.of(kernel.shape, group)
+        most = [rank // group for rank in self.max_ranks(geometry)]
+        if limit is not None:
+            most = [max(1, min(rank, limit // group)) for rank in most]
+        if total == 0:
+            return (group,) * len(most)
+        scale = _scale(total / kernel.size)
+        blocks = [b if scale == 1 else b * b.dtype.type(1 / scale) for b in _blocks(kernel, group)]
+        return tuple(rank * group for rank in self.energy_ranks(blocks, energy, most))
+
+    def energy_ranks(
+        self, blocks: Sequence[np.ndarray], energy: float, most: Sequence[int]
+    ) -> list[int]:
+        """Ranks per group, at most ``most``, that keep ``energy`` of the blocks' squared norm."""
+        raise NotImplementedError
+
+
+SCHEMES: dict[str, Scheme] = {}
+
+
+def register(cls: type[Scheme]) -> type[Scheme]:
+    """Class decorator: puts an instance of the scheme into SCHEMES under its name."""
+    SCHEMES[cls.name] = cls()
+    return cls
+
+
+def scheme(name: str) -> Scheme:
+    """The scheme of that name; DecomposeError listing the known ones."""
+    if name not in SCHEMES:
+        raise DecomposeError(f"unknown decomposition '{name}': {suggest(name, SCHEMES)}")
+    return SCHEMES[name]
+
+
+def _blocks(kernel: np.ndarray, group: int) -> list[np.ndarray]:
+    """One view per group, (T / group, S / group, D, E)."""
+    step = kernel.shape[0] // group
+    return [kernel[g * step : (g + 1) * step] for g in range(group)]
+
+
+def _scale(mean_square: float) -> float:
+    """A power of two to divide by, so that products of float32 neither over- nor underflow."""
+    exponent = round(np.log2(mean_square) / 2)
+    return 1.0 if abs(exponent) <= 20 else 2.0**exponent
+
+
+def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    return tick
+
+
+def _joined(found: Sequence[GroupFactors], scale: float, energy: float) -> Decomposition:
+    """The groups' factors side by side, scaled back, with the error over the whole layer."""
+    columns = list(zip(*(group.factors for group in found)))
+    share = np.float32(scale ** (1 / len(columns)))
+    factors = tuple(np.concatenate(c) if len(c) > 1 else c[0] for c in columns)
+    if scale != 1:
+        factors = tuple(factor * share for factor in factors)
+    energy = energy / scale**2
+    error = float(np.sqrt(max(0.0, sum(group.lost for group in found)) / energy))
+    if found[0].gains is None:
+        return Decomposition(factors, error)
+    kept = np.cumsum(sum(group.gains for group in found))
+    curve = np.sqrt(np.maximum(0, 1 - kept / energy))
+    curve[-1] = error
+    return Decomposition(factors, error, curve)

@@ -1,0 +1,298 @@
+"""Builds the ONNX graph of a net, layer by layer, in names of tensors and without importing onnx.
+
+A layer type is made exportable by one method, ``onnx(self, layer, g)``, on its class in
+``net/layers``.  ``g`` is a :class:`LayerGraph`, which knows that one layer:
+
+- ``g.input(i)`` is the tensor of bottom i; ``g.weight(i)`` the i-th parameter blob as a NumPy array
+  of the shape that Caffe expects, ``g.has_weight(i)`` whether there is one;
+- ``g.const(array, hint)`` makes an initializer (equal ones are shared) and ``g.ints(values)`` an
+  int64 one; ``g.node(op, inputs, attrs)`` appends a node and returns the name of its output;
+- ``g.output(i, tensor)`` says which tensor is top i.  A layer that computes nothing (Dropout)
+  hands an input on: ``g.output(0, g.input(0))``;
+- ``g.bottom_shapes`` and ``g.top_shapes`` are Caffe's shapes at the batch of the net,
+  ``g.bottom_dims`` and ``g.top_dims`` the same with every axis that grows with the batch replaced
+  by ``BATCH`` (or None where it is a multiple of it).  Shapes written into the graph must come from
+  the dims; ``g.reshape(tensor, dims)`` takes them as they are, ``g.size(dims)`` multiplies them;
+- ``g.reduce(op, tensor, axes)`` hides what changed between opsets, ``g.scan`` writes a loop over
+  the first axis, ``g.as_float`` and ``g.as_int`` cast (blobs are float32, all of them);
+- ``g.unsupported(reason)`` refuses the layer by name, type and line.
+
+Blob names become tensor names: the last writer of a blob carries its name, and earlier versions of
+a blob that is changed in place are called ``blob__layer``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import ExportError
+
+BATCH = "batch"
+"""The symbol of the axis that follows the batch."""
+
+Dims = tuple  # of int, BATCH, or None for an axis that the batch multiplies
+
+_FLOAT, _INT64 = 1, 7
+"""TensorProto.DataType, as Cast takes it."""
+
+_SHARED_BY_CONTENT = 1 << 16
+"""Initializers up to this many bytes are compared by content, larger ones by address."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One ONNX node; an attribute may be an int, float, str, a sequence of those, or a Body."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The subgraph of a Scan: ``inputs`` and ``outputs`` are (tensor, dims), float32 all."""
+
+    name: str
+    inputs: tuple[tuple[str, Dims], ...]
+    outputs: tuple[tuple[str, Dims], ...]
+    nodes: tuple[Node, ...]
+
+
+@dataclass
+class Graph:
+    """What has been written so far, and the tensor that each blob stands for at this point."""
+
+    opset: int
+    reserved: Iterable[str]
+    nodes: list[Node] = field(default_factory=list)
+    inputs: dict[str, Dims] = field(default_factory=dict)
+    initializers: dict[str, np.ndarray] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    dims: dict[str, Dims] = field(default_factory=dict)
+    versions: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self._taken = set(self.reserved)
+        self._constants: dict[tuple, str] = {}
+
+    def unique(self, hint: str) -> str:
+        """``hint``, or ``hint_2``, ``hint_3`` ... where that name is taken."""
+        name, count = hint, 1
+        while name in self._taken:
+            count += 1
+            name = f"{hint}_{count}"
+        self._taken.add(name)
+        return name
+
+    def add_input(self, blob: str, dims: Dims) -> None:
+        """Declare ``blob`` an input of the graph."""
+        self.inputs[blob] = self.dims[blob] = dims
+        self.tensors[blob] = blob
+
+    def add_constant(self, array: np.ndarray, hint: str) -> str:
+        """The name of an initializer with this content; ``array`` must not change afterwards."""
+        array = np.asarray(array)
+        if array.nbytes <= _SHARED_BY_CONTENT:
+            key = (array.dtype.str, array.shape, array.tobytes())
+        else:
+            at = array.__array_interface__["data"][0]
+            key = (array.dtype.str, array.shape, array.strides, at)
+        if key not in self._constants:
+            name = self.unique(hint)
+            self._constants[key] = name
+            self.initializers[name] = array
+        return self._constants[key]
+
+    def bind(self, blob: str, tensor: str, dims: Dims, layer: str) -> None:
+        """From here on ``blob`` is ``tensor``, written by ``layer``."""
+        self.tensors[blob] = tensor
+        self.dims.setdefault(tensor, dims)
+        self.versions.append((blob, tensor, layer))
+
+    def finish(self, outputs: Sequence[str]) -> dict[str, str]:
+        """Give blobs their names and return output blob -> the tensor that carries it.
+
+        A blob that is an input, a constant, or the same tensor as another output gets an Identity.
+        """
+        fixed = {*self.inputs, *self.initializers}
+        names: dict[str, str] = {}
+        carriers = {}
+        for blob in outputs:
+            tensor = self.tensors[blob]
+            if tensor in fixed or tensor in names:
+                name = self.unique(blob) if blob in self.inputs else blob
+                self.nodes.append(Node("Identity", self.unique(name), (tensor,), (name,), {}))
+                self.dims[name] = self.dims[tensor]
+            else:
+                name = names[tensor] = self._name(blob)
+            carriers[blob] = name
+        for blob, tensor in self.tensors.items():
+            if tensor not in fixed and tensor not in names:
+                names[tensor] = self._name(blob)
+        for blob, tensor, layer in self.versions:
+            if tensor not in fixed and tensor not in names:
+                names[tensor] = self.unique(f"{blob}__{layer}")
+        self.nodes = [_renamed(node, names) for node in self.nodes]
+        self.dims = {names.get(tensor, tensor): dims for tensor, dims in self.dims.items()}
+        return carriers
+
+    def _name(self, blob: str) -> str:
+        return self.unique(blob) if blob in self.inputs else blob
+
+
+def _renamed(node: Node, names: Mapping[str, str]) -> Node:
+    return Node(
+        node.op,
+        node.name,
+        tuple(names.get(name, name) for name in node.inputs),
+        tuple(names.get(name, name) for name in node.outputs),
+        node.attrs,
+    )
+
+
+class LayerGraph:
+    """The graph as one layer sees it: ``g`` in ``LayerType.onnx(layer, g)``."""
+
+    def __init__(self, graph: Graph, layer, shapes, dims, weights: Sequence[np.ndarray]):
+        """``shapes`` and ``dims`` are pairs (of the bottoms, of the tops)."""
+        self.layer = layer
+        self.opset = graph.opset
+        self.bottom_shapes, self.top_shapes = shapes
+        self.bottom_dims, self.top_dims = dims
+        self._graph = graph
+        self._weights = weights
+        self._inputs = [graph.tensors[blob] for blob in layer.bottoms]
+
+    # what the layer is given
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any axis of the layer is symbolic."""
+        return any(
+            not isinstance(axis, int)
+            for dims in (*self.bottom_dims, *self.top_dims)
+            for axis in dims
+        )
+
+    def input(self, i: int = 0) -> str:
+        """The tensor of bottom ``i``."""
+        return self._inputs[i]
+
+    def has_weight(self, i: int) -> bool:
+        """Whether the layer has an i-th parameter blob."""
+        return i < len(self._weights)
+
+    def weight(self, i: int) -> np.ndarray:
+        """Parameter blob ``i``: float32, of the shape that Caffe expects."""
+        return np.asarray(self._weights[i], dtype=np.float32)
+
+    # what it writes
+
+    def const(self, array, hint: str = "const") -> str:
+        """An initializer named ``layer.hint``; floats become float32."""
+        array = np.asarray(array)
+        if array.dtype.kind == "f":
+            array = np.asarray(array, np.float32)
+        return self._graph.add_constant(array, f"{self.layer.name}.{hint}")
+
+    def ints(self, values: Iterable[int], hint: str = "const") -> str:
+        """An int64 initializer, as shapes, axes and starts are given."""
+        return self.const(np.array(list(values), np.int64), hint)
+
+    def node(
+        self, op: str, inputs: Sequence[str], attrs: Mapping | None = None, n_outputs: int = 1
+    ):
+        """Append a node; returns its output's name, or a list of them for ``n_outputs`` > 1."""
+        layer = self.layer.name
+        outputs = tuple(self._graph.unique(f"{layer}/{op}") for _ in range(n_outputs))
+        name = self._graph.unique(f"{layer}:{op}")
+        self._graph.nodes.append(Node(op, name, tuple(inputs), outputs, dict(attrs or {})))
+        return outputs[0] if n_outputs == 1 else list(outputs)
+
+    def output(self, i: int, tensor: str) -> None:
+        """Top ``i`` is ``tensor``."""
+        self._graph.bind(self.layer.tops[i], tensor, self.top_dims[i], self.layer.name)
+
+    def reshape(self, tensor: str, dims: Dims) -> str:
+        """``tensor`` as ``dims``, of which at most one is symbolic (BATCH or None)."""
+        known = self._graph.dims.get(tensor)
+        if known == tuple(dims) and None not in known:
+            return tensor
+        target = [axis if isinstance(axis, int) else -1 for axis in dims]
+        if known and dims and known[0] == dims[0] == BATCH:
+            target[0] = 0
+        if target.count(-1) > 1:
+            self.unsupported("two axes of its shape depend on the batch; export a fixed batch")
+        name = self.node("Reshape", [tensor, self.ints(target, "shape")])
+        self._graph.dims[name] = tuple(dims)
+        return name
+
+    def reduce(self, op: str, tensor: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """``op`` over ``axes``, which are an input since opset 13 (ReduceSum) or 18 (others)."""
+        keep = {"keepdims": int(keepdims)}
+        if self.opset >= (13 if op == "ReduceSum" else 18):
+            return self.node(op, [tensor, self.ints(axes, "axes")], keep)
+        return self.node(op, [tensor], {"axes": list(axes), **keep})
+
+    def scan(
+        self,
+        states: Sequence[tuple[str, Dims]],
+        slices: Sequence[tuple[str, Dims]],
+        step: Callable[[list[str], list[str]], tuple[list[str], list[tuple[str, Dims]]]],
+    ) -> tuple[list[str], list[str]]:
+        """Run ``step`` along the first axis of ``slices``: (final states, stacked outputs).
+
+        ``states`` are (initial tensor, dims), ``slices`` (tensor, dims of one slice).  ``step``
+        takes the tensors of both, appends nodes, and returns the next states and what to stack.
+        Its nodes may read those tensors and constants, but nothing else from outside.
+        """
+        unique = self._graph.unique
+        given = [(unique(f"{self.layer.name}/state"), dims) for _, dims in states]
+        given += [(unique(f"{self.layer.name}/slice"), dims) for _, dims in slices]
+        outer, self._graph.nodes = self._graph.nodes, []
+        try:
+            names = [name for name, _ in given]
+            following, stacked = step(names[: len(states)], names[len(states) :])
+            body_nodes = tuple(self._graph.nodes)
+        finally:
+            self._graph.nodes = outer
+        made = [(name, dims) for name, (_, dims) in zip(following, states)] + stacked
+        body = Body(unique(f"{self.layer.name}/body"), tuple(given), tuple(made), body_nodes)
+        outputs = self.node(
+            "Scan",
+            [tensor for tensor, _ in (*states, *slices)],
+            {"body": body, "num_scan_inputs": len(slices)},
+            n_outputs=len(made),
+        )
+        outputs = [outputs] if isinstance(outputs, str) else outputs
+        return outputs[: len(states)], outputs[len(states) :]
+
+    def as_float(self, tensor: str) -> str:
+        """``tensor`` as float32."""
+        return self.node("Cast", [tensor], {"to": _FLOAT})
+
+    def as_int(self, tensor: str) -> str:
+        """``tensor`` as int64, rounded towards zero."""
+        return self.node("Cast", [tensor], {"to": _INT64})
+
+    @staticmethod
+    def size(dims: Dims) -> int | str | None:
+        """Number of elements; symbolic where an axis is (BATCH only where that stands alone)."""
+        symbols = [axis for axis in dims if not isinstance(axis, int)]
+        number = math.prod(axis for axis in dims if isinstance(axis, int))
+        if not symbols:
+            return number
+        return BATCH if symbols == [BATCH] and number == 1 else None
+
+    def unsupported(self, reason: str) -> NoReturn:
+        """Refuse this layer."""
+        raise ExportError(
+            f"{self.layer.where()}: {self.layer.type} cannot be written as ONNX here: {reason}"
+        )

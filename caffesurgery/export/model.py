@@ -1,0 +1,178 @@
+"""An ONNX model on its way to a file: checked without its large weights, then streamed.
+
+The nodes go through the onnx library; the initializers are appended to the serialized graph on the
+wire, each straight from its NumPy view, so that a model never exists in memory as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Callable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from .. import __version__
+from ..errors import ExportError
+from .graph import Body, Dims, Node
+
+LARGEST = 2**31 - 1
+"""Bytes that a protobuf message, and so an ONNX file without external data, may have."""
+
+_IR_VERSION = 8
+_INLINE = 1 << 12
+"""Initializers up to this many bytes go into the checked skeleton: shapes and axes among them."""
+_TYPES = {"f": TensorProto.FLOAT, "i": TensorProto.INT64}
+_CHUNK = 1 << 24
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+
+
+@dataclass(frozen=True)
+class Value:
+    """A float32 tensor; ``dims`` has a str for a symbolic axis and None for an open one."""
+
+    name: str
+    dims: Dims
+
+
+@dataclass(frozen=True)
+class Model:
+    """A whole ONNX model; ``values`` are the shapes of tensors in between."""
+
+    name: str
+    opset: int
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    values: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    initializers: Mapping[str, np.ndarray]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all initializers as they are written."""
+        return sum(array.nbytes for array in self.initializers.values())
+
+    def check(self) -> None:
+        """Run onnx's checker with full shape inference, large initializers standing as inputs.
+
+        Raises ExportError when it finds fault, which a shape that contradicts Caffe's is.
+        """
+        graph = self._graph()
+        for name, array in self.initializers.items():
+            if array.nbytes <= _INLINE:
+                graph.initializer.append(_tensor(name, array, data=True))
+            else:
+                kind = _TYPES[array.dtype.kind]
+                graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        model = self._head()
+        model.graph.CopyFrom(graph)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(
+                f"{self.name}: onnx's checker refuses the model: {error}. "
+                "This is a fault of the exporter; please report it with the prototxt"
+            ) from error
+
+    def write(self, stream: BinaryIO, progress: Callable[[int, int], None] | None = None) -> int:
+        """Write the ModelProto; ``progress`` is called with (bytes written, bytes in all)."""
+        graph = self._graph().SerializeToString()
+        sizes = {name: self._initializer_size(name) for name in self.initializers}
+        length = len(graph) + sum(_framed(size) for size in sizes.values())
+        head = self._head().SerializeToString() + _key(_MODEL_GRAPH, length) + graph
+        total = len(head) - len(graph) + length
+        if total > LARGEST:
+            raise ExportError(
+                f"{self.name}: the model has {total:,} bytes, and an ONNX file without external "
+                f"data at most {LARGEST:,}; shrink the net first"
+            )
+        done = stream.write(head)
+        for name, array in self.initializers.items():
+            header = _tensor(name, array).SerializeToString()
+            header += _key(_TENSOR_RAW_DATA, array.nbytes)
+            done += stream.write(_key(_GRAPH_INITIALIZER, sizes[name]) + header)
+            for chunk in _chunks(array):
+                done += stream.write(chunk)
+                if progress:
+                    progress(done, total)
+        return done
+
+    def _initializer_size(self, name: str) -> int:
+        array = self.initializers[name]
+        return _tensor(name, array).ByteSize() + _framed(array.nbytes)
+
+    def _head(self) -> onnx.ModelProto:
+        opset = helper.make_opsetid("", self.opset)
+        model = onnx.ModelProto(
+            ir_version=max(_IR_VERSION, helper.find_min_ir_version_for([opset])),
+            producer_name="caffesurgery",
+            producer_version=__version__,
+            opset_import=[opset],
+        )
+        helper.set_model_props(model, dict(self.metadata))
+        return model
+
+    def _graph(self) -> onnx.GraphProto:
+        return helper.make_graph(
+            [_node(node) for node in self.nodes],
+            self.name or "net",
+            [_info(value) for value in self.inputs],
+            [_info(value) for value in self.outputs],
+            value_info=[_info(value) for value in self.values],
+        )
+
+
+def _info(value: Value) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.dims))
+
+
+def _node(node: Node) -> onnx.NodeProto:
+    attrs = {
+        key: _body(value) if isinstance(value, Body) else value for key, value in node.attrs.items()
+    }
+    return helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **attrs)
+
+
+def _body(body: Body) -> onnx.GraphProto:
+    inputs = [_info(Value(*pair)) for pair in body.inputs]
+    outputs = [_info(Value(*pair)) for pair in body.outputs]
+    return helper.make_graph([_node(node) for node in body.nodes], body.name, inputs, outputs)
+
+
+def _tensor(name: str, array: np.ndarray, data: bool = False) -> TensorProto:
+    tensor = TensorProto(name=name, data_type=_TYPES[array.dtype.kind], dims=array.shape)
+    if data:
+        tensor.raw_data = array.tobytes()
+    return tensor
+
+
+def _chunks(array: np.ndarray) -> Iterator[memoryview | bytes]:
+    """The bytes of an array in little-endian C order, a few megabytes at a time."""
+    little = array.dtype.newbyteorder("<")
+    if not array.flags.c_contiguous or array.dtype != little:
+        array = np.ascontiguousarray(array, dtype=little)
+    flat = array.reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, _CHUNK):
+        yield flat[start : start + _CHUNK].data
+
+
+def _framed(size: int) -> int:
+    """Bytes of a field of ``size`` bytes, tag and length included; every tag here is one byte."""
+    return len(_varint(size)) + 1 + size
+
+
+def _key(number: int, length: int) -> bytes:
+    """Tag and length of a length-delimited field."""
+    return bytes([number << 3 | 2]) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,243 @@
+"""Writes a Caffe net and its weights as an ONNX model that computes what Caffe's TEST phase does.
+
+Data layers become inputs, loss and accuracy layers are left out (so a train_val net ends in its
+logits), and the first axis of inputs and outputs is symbolic wherever the net allows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import ExportError, suggest
+from ..files.atomic import refuse_existing, writing
+from ..net.layers import lookup
+from ..net.shapes import NetShapes, infer
+from .batch import fixed_dims, is_input, symbolic_dims
+from .graph import Dims, Graph, LayerGraph
+from .model import Model, Value
+from .weights import match_weights, unused_weights
+
+OPSETS = (13, 23)
+"""Oldest and newest opset that the layers are written for."""
+
+Progress = Callable[[float], None]
+"""Called with the share that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A net as an ONNX model in memory, and what was decided on the way."""
+
+    model: Model
+    dynamic: bool
+    fixed_because: str
+    left_out: tuple[str, ...]
+    unused: tuple[str, ...]
+    outputs: Mapping[str, str]
+    """Output blob -> the tensor that carries it (the same name but for a changed input)."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: shapes have ``"batch"`` for the symbolic axis.
+
+    ``left_out`` names the layers that inference does not need (losses, accuracies and what hangs
+    on them), ``unused`` the layers of the caffemodel that the net has not, and ``fixed_because``
+    says why the batch is not symbolic ("" when it is).
+    """
+
+    path: str
+    opset: int
+    inputs: tuple[tuple[str, Dims], ...]
+    outputs: tuple[tuple[str, Dims], ...]
+    nodes: int
+    parameters: int
+    bytes: int
+    dynamic_batch: bool
+    fixed_because: str
+    left_out: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def export_onnx(
+    net,
+    weights,
+    path: str | os.PathLike,
+    *,
+    opset: int = 13,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
+    keep_blobs: Sequence[str] = (),
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write ``net`` with ``weights`` to ``path`` as one ONNX file, whole or not at all.
+
+    ``inputs`` gives shapes that the net's text does not (data layers) or that replace it;
+    ``batch`` fixes the first axis, which is symbolic by default; ``keep_blobs`` makes blobs in
+    between outputs too.
+
+    Raises ExportError for a layer that ONNX or this exporter does not know (by name, type and
+    line), for weights that do not fit, and for an unknown blob; FileError where ``path`` exists
+    and ``force`` is not given.
+    """
+    refuse_existing([path], force)
+    made = build(net, weights, opset=opset, inputs=inputs, batch=batch, keep_blobs=keep_blobs)
+    model = made.model
+    model.check()
+
+    def written(done: int, total: int) -> None:
+        if weights is not None:
+            weights.release(0, weights.size)
+        if progress:
+            progress(done / total)
+
+    with writing(path, force) as stream:
+        size = model.write(stream, written)
+    return ExportReport(
+        path=os.fspath(path),
+        opset=opset,
+        inputs=tuple((value.name, value.dims) for value in model.inputs),
+        outputs=tuple((value.name, value.dims) for value in model.outputs),
+        nodes=len(model.nodes),
+        parameters=sum(a.size for a in model.initializers.values() if a.dtype.kind == "f"),
+        bytes=size,
+        dynamic_batch=made.dynamic,
+        fixed_because=made.fixed_because,
+        left_out=made.left_out,
+        unused=made.unused,
+    )
+
+
+def build(
+    net,
+    weights,
+    *,
+    opset: int = 13,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
+    keep_blobs: Sequence[str] = (),
+) -> Export:
+    """The ONNX model of ``net`` in memory, its weights still views; see :func:`export_onnx`."""
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ExportError(f"opset {opset}: expected {OPSETS[0]} to {OPSETS[1]}")
+    shapes = infer(net, "TEST", inputs=inputs, batch=batch)
+    if batch is None:
+        dims, reason = symbolic_dims(shapes, inputs)
+    else:
+        dims, reason = fixed_dims(shapes), f"batch {batch} was asked for"
+    kept, left_out = _sift(shapes)
+    graph = _graph(shapes, kept, dims, match_weights(shapes, kept, weights), opset)
+    outputs = graph.finish(_outputs(shapes, kept, graph, keep_blobs))
+    return Export(
+        model=_model(net, graph, outputs),
+        dynamic=not reason,
+        fixed_because=reason,
+        left_out=left_out,
+        unused=unused_weights(shapes, weights),
+        outputs=outputs,
+    )
+
+
+def _graph(shapes: NetShapes, kept: list[int], dims, blobs, opset: int) -> Graph:
+    """The nodes of all layers in ``kept``; tops of data layers that nothing reads are no inputs."""
+    layers = [entry.layer for entry in shapes.layers]
+    graph = Graph(opset, {blob for layer in layers for blob in (*layer.bottoms, *layer.tops)})
+    needed = {blob for index in kept for blob in layers[index].bottoms}
+    for index in kept:
+        layer, entry = layers[index], shapes.layers[index]
+        if is_input(layer):
+            for blob, axes in zip(layer.tops, dims[index][1]):
+                if blob in needed:
+                    graph.add_input(blob, axes)
+            continue
+        shape_pair = (entry.bottoms, entry.tops)
+        _write_layer(layer, LayerGraph(graph, layer, shape_pair, dims[index], blobs.get(index, [])))
+    return graph
+
+
+def _write_layer(layer, g: LayerGraph) -> None:
+    entry = lookup(layer.type)
+    if entry is None or not hasattr(entry, "onnx"):
+        raise ExportError(
+            f"{layer.where()}: layer type '{layer.type}' cannot be written as ONNX; "
+            "take the layer out of the net, or replace it by layers that can"
+        )
+    entry.onnx(layer, g)
+
+
+def _is_evaluation(layer) -> bool:
+    """Whether a layer only scores a net: losses (of any fork), accuracies, sinks."""
+    return layer.type.endswith("Loss") or layer.type in ("Accuracy", "HDF5Output")
+
+
+def _sift(shapes: NetShapes) -> tuple[list[int], tuple[str, ...]]:
+    """Indices of the layers that inference needs, and the names of the others.
+
+    Left out are evaluation layers, and layers that read what only those make.
+    """
+    kept, left_out, missing = [], [], set()
+    for index, layer in enumerate(shapes.graph.layers):
+        if _is_evaluation(layer) or missing & set(layer.bottoms):
+            left_out.append(layer.name)
+            missing |= set(layer.tops)
+        else:
+            kept.append(index)
+            missing -= set(layer.tops)
+    return kept, tuple(left_out)
+
+
+def _outputs(
+    shapes: NetShapes, kept: list[int], graph: Graph, keep_blobs: Sequence[str]
+) -> list[str]:
+    """The net's outputs, in the order of their layers, then ``keep_blobs``."""
+    unread: dict[str, None] = {}
+    for index in kept:
+        layer = shapes.graph.layers[index]
+        for blob in layer.bottoms:
+            unread.pop(blob, None)
+        if not is_input(layer):
+            unread.update(dict.fromkeys(layer.tops))
+    outputs = list(unread)
+    for blob in keep_blobs:
+        if blob not in graph.tensors:
+            raise ExportError(
+                f"no blob '{blob}' in the exported net; {suggest(blob, graph.tensors)}"
+            )
+        if blob not in outputs:
+            outputs.append(blob)
+    if not outputs:
+        raise ExportError("the net has no layer that computes an output; nothing to export")
+    return outputs
+
+
+def _model(net, graph: Graph, carriers: Mapping[str, str]) -> Model:
+    outputs = tuple(Value(name, graph.dims[name]) for name in carriers.values())
+    declared = {*graph.inputs, *carriers.values(), *graph.initializers}
+    made = {name for node in graph.nodes for name in node.outputs}
+    values = tuple(
+        Value(name, dims)
+        for name, dims in graph.dims.items()
+        if name in made and name not in declared and dims is not None
+    )
+    read = {name for node in graph.nodes for name in _reads(node)}
+    return Model(
+        name=net.name,
+        opset=graph.opset,
+        inputs=tuple(Value(name, dims) for name, dims in graph.inputs.items()),
+        outputs=outputs,
+        values=values,
+        nodes=tuple(graph.nodes),
+        initializers={k: v for k, v in graph.initializers.items() if k in read},
+        metadata={"source": "caffe", "net": net.name or ""},
+    )
+
+
+def _reads(node):
+    """Tensors that a node reads, those of its loop body included."""
+    yield from node.inputs
+    for value in node.attrs.values():
+        for inner in getattr(value, "nodes", ()):
+            yield from _reads(inner)

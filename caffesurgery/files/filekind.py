@@ -1,0 +1,64 @@
+"""Says what a file that is no caffemodel seems to be, for the error that refuses it.
+
+Asked only once reading has failed or found nothing: no first bytes are reserved in protobuf, so a
+guess must never refuse a file that can be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+
+from ..errors import WeightsError
+from . import wire
+
+_HEAD = 1 << 16
+_AGAIN = "copy or download it again"
+_UNPACK = "unpack it first"
+
+_MAGIC = (
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "run 'git lfs pull'"),
+    (rb"\s*(?i:<!doctype|<html|<\?xml)", "an HTML or XML page", "download the raw file"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "load it in Caffe and save it as caffemodel"),
+    (rb"PK\x03\x04", "a zip archive", _UNPACK),
+    (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
+    (rb"BZh", "compressed with bzip2", _UNPACK),
+    (rb"\xfd7zXZ|7z\xbc\xaf|Rar!", "an archive", _UNPACK),
+    (rb"\x93NUMPY", "a NumPy file", "give the caffemodel"),
+    (rb"\x80[\x02-\x05]", "a Python pickle (weights of PyTorch?)", "convert it to Caffe first"),
+)
+
+
+def foreign_kind(data) -> str | None:
+    """What the first bytes show the file to be, and what to do; None if they show nothing."""
+    head = data[:_HEAD]
+    for pattern, kind, advice in _MAGIC:
+        if re.match(pattern, head):
+            return f"this is {kind}; {advice}"
+    if not re.search(rb"[^\t\n\r\f\x20-\x7e\x80-\xff]", head):
+        return "this is text (a prototxt?); were the net and its weights given in the wrong order?"
+    return None
+
+
+def other_message(data) -> str | None:
+    """Which other message of Caffe the fields at the top belong to; None if to no known one."""
+    tops = set()
+    with contextlib.suppress(WeightsError):
+        for number, kind, _, _ in itertools.islice(wire.fields(data, 0, len(data)), 1000):
+            tops.add((number, kind))
+    if {(1, wire.VARINT), (3, wire.BYTES)} <= tops:
+        return "this is a solver's state (.solverstate); give the caffemodel saved with it"
+    if tops & {(5, wire.BYTES), (7, wire.BYTES)}:
+        return "this is a single blob (a mean.binaryproto?), not a net; give the caffemodel"
+    return None
+
+
+def how_damaged(data) -> str:
+    """What a transfer may have done to a file that is no protobuf any more, and what to do."""
+    head = data[:_HEAD]
+    if head.count(b"\n") == head.count(b"\r\n") > 1:
+        return f"every line feed follows a carriage return: it was transferred as text; {_AGAIN}"
+    if len(head) > 100 and head.isascii():
+        return f"no byte has its high bit set: it was transferred as 7-bit text; {_AGAIN}"
+    return f"the file is truncated or damaged, or no caffemodel; {_AGAIN}"

@@ -1,0 +1,28 @@
+"""``ratio=0.25``: every layer gets the largest ranks that need at most a quarter of its MACs."""
+
+from __future__ import annotations
+
+from .rule import Choice, Rule, Skip, register
+
+
+@register
+class Ratio(Rule):
+    name = "ratio"
+    example = "ratio=0.25"
+    summary = "the largest ranks within this share of each layer's multiply-adds"
+
+    def allocate(self, candidates, growth=False, progress=None):
+        share = self.share()
+        found: dict[str, Choice | Skip] = {}
+        for candidate in candidates:
+            dense = candidate.before.macs
+            ranks = candidate.largest_within(share * dense)
+            if ranks is None:
+                least = candidate.after(candidate.scaled(0, 1)).macs / dense
+                found[candidate.name] = Skip(
+                    f"ratio={share:g}: even the smallest rank needs {least:.2f} of its MACs"
+                )
+            else:
+                part = candidate.after(ranks).macs / dense
+                found[candidate.name] = Choice(ranks, f"ratio={share:g}: {part:.4f} of its MACs")
+        return found

@@ -1,0 +1,72 @@
+"""What ``--method`` can name: a scheme, or a policy that picks a scheme for each layer.
+
+``cp`` is the CP-SVD hybrid of paper 000: layers whose kernel is a matrix or whose input has few
+channels are decomposed 2-way, other convolutions 3-way, fully connected layers by SVD.
+``tucker2`` is the whole-network scheme of paper 001: Tucker-2 from the second convolution to the
+first fully connected layer, Tucker-1 (which is SVD) for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..decompose import SCHEMES, Geometry, Scheme
+from ..errors import UsageError, suggest
+
+FEW_CHANNELS = 4
+"""An image has 1, 3 or 4 channels; paper 000 leaves the channels of the first layer together."""
+
+
+def _cp(geometry: Geometry) -> str:
+    if geometry.kind == "fc":
+        return "svd"
+    matrix = geometry.D == geometry.E == 1
+    return "cp2" if matrix or geometry.S <= FEW_CHANNELS else "cp3"
+
+
+def _tucker2(geometry: Geometry) -> str:
+    if geometry.kind == "fc":
+        return "tucker2" if geometry.D * geometry.E > 1 else "svd"
+    matrix = geometry.D == geometry.E == 1
+    return "tucker1-out" if matrix or geometry.S <= FEW_CHANNELS else "tucker2"
+
+
+POLICIES: dict[str, tuple[Callable[[Geometry], str], str]] = {
+    "cp": (_cp, "CP-SVD of paper 000: cp2, cp3 or svd, by what the layer is"),
+    "tucker2": (_tucker2, "whole-network Tucker of paper 001: tucker2, tucker1-out or svd"),
+}
+
+
+def known_methods() -> dict[str, str]:
+    """Name and one-line description of everything that ``--method`` takes."""
+    known = {name: about for name, (_, about) in POLICIES.items()}
+    known.update((name, scheme.title) for name, scheme in SCHEMES.items() if name not in known)
+    return known
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError, listing the known ones, when ``method`` is unknown."""
+    if method not in POLICIES and method not in SCHEMES:
+        raise UsageError(f"unknown method '{method}'; {suggest(method, known_methods())}")
+
+
+def choose(method: str, flat: Geometry, spatial: Geometry | None) -> tuple[Scheme, Geometry] | str:
+    """The scheme for a layer and the geometry it works on, or why there is none.
+
+    ``spatial`` is a fully connected layer seen as the convolution over its bottom; ``flat`` is a
+    convolution, or a fully connected layer as the matrix that it is.
+    """
+    check_method(method)
+    name = POLICIES[method][0](spatial or flat) if method in POLICIES else method
+    found = fit(SCHEMES[name], flat, spatial)
+    return found if isinstance(found, str) else (SCHEMES[name], found)
+
+
+def fit(scheme: Scheme, flat: Geometry, spatial: Geometry | None) -> Geometry | str:
+    """The geometry on which a scheme takes a layer, or why it does not.
+
+    A scheme for fully connected layers alone takes them as matrices, the others spatially.
+    """
+    if spatial is not None and scheme.kinds != {"fc"}:
+        return scheme.applies(spatial) or spatial
+    return scheme.applies(flat) or flat

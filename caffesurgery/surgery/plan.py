@@ -1,0 +1,181 @@
+"""The Plan: which layers are replaced, how, at which ranks, and why; a value that can be printed.
+
+Its file form is the text format of ``proto/surgery.proto``; reading one checks every field against
+that schema, so that a slip in a plan edited by hand is reported with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .. import __version__
+from ..cost import Cost
+from ..decompose import SCHEMES
+from ..errors import PlanError, suggest
+from ..files import text
+from ..net.params import Params
+
+RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out"}
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One replacement.  ``ranks`` has one entry for each of the scheme's ``rank_names``."""
+
+    name: str
+    scheme: str
+    ranks: tuple[int, ...]
+    why: str = ""
+    before: Cost | None = None
+    after: Cost | None = None
+    where: str = ""
+
+    def rank_dict(self) -> dict[str, int]:
+        """Ranks by name: {"rank": R}, or {"in": R3, "out": R4} for Tucker."""
+        return dict(zip(SCHEMES[self.scheme].rank_names, self.ranks))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A layer that could have been replaced and was left alone."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to a net; ``dumps`` writes it, ``read_plan`` reads it."""
+
+    layers: tuple[LayerPlan, ...]
+    kept: tuple[Kept, ...] = ()
+    net: str = ""
+    method: str = ""
+    rule: str = ""
+    pattern: str = ""
+    seed: int = 0
+    path: str = ""
+
+    def dumps(self) -> str:
+        """The plan as text, in the form of ``proto/surgery.proto``."""
+        return "\n".join(_lines(self)) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    yield "# A plan of caffesurgery: edit it freely, then run `caffesurgery apply`, which checks it."
+    yield "# Ranks of grouped layers are totals over the groups. `caffesurgery help plan` says more."
+    yield "version: 1"
+    for name, value in (
+        ("net", plan.net),
+        ("method", plan.method),
+        ("ranks", plan.rule),
+        ("layers", plan.pattern),
+    ):
+        if value:
+            yield f"{name}: {text.quote(value)}"
+    yield f"seed: {plan.seed}"
+    yield f'writer: "caffesurgery {__version__}"'
+    for layer in plan.layers:
+        yield "layer {"
+        yield f"  name: {text.quote(layer.name)}"
+        yield f'  method: "{layer.scheme}"'
+        for name, rank in layer.rank_dict().items():
+            yield f"  {RANK_FIELDS[name]}: {rank}"
+        if layer.why:
+            yield f"  why: {text.quote(layer.why)}"
+        for name, cost in (("before", layer.before), ("after", layer.after)):
+            if cost:
+                yield f"  {name} {{ params: {cost.params} macs: {cost.macs} }}"
+        yield "}"
+    for kept in plan.kept:
+        yield f"keep {{ name: {text.quote(kept.name)} why: {text.quote(kept.why)} }}"
+
+
+def read_plan(path) -> Plan:
+    """Read and check a plan file; PlanError names the line of what is wrong."""
+    return _plan(text.read(path))
+
+
+def parse_plan(source: str | bytes, path: str | None = None) -> Plan:
+    """The plan in ``source``; ``path`` is only used in messages."""
+    return _plan(text.parse(source, path))
+
+
+def _plan(doc) -> Plan:
+    names = set(doc.root.names())
+    if names & {"input", "input_dim", "input_shape", "state"} or "bottom" in _layer_names(doc):
+        raise PlanError(
+            f"{doc.path or 'the plan'}: this is a net, expected a plan (made by `caffesurgery "
+            "plan`); perhaps the arguments are swapped: NET WEIGHTS PLAN"
+        )
+    root = Params(doc.root, "SurgeryPlan", doc.where, "surgery")
+    root.check_fields()
+    version = root["version"]
+    if version != 1:
+        raise PlanError(
+            f"{doc.path or 'the plan'}: version {version}, this program reads version 1; make the "
+            "plan anew with `caffesurgery plan`"
+        )
+    layers = tuple(_layer(entry) for entry in root["layer"])
+    _refuse_duplicates(layers)
+    return Plan(
+        layers=layers,
+        kept=tuple(Kept(entry["name"], entry["why"]) for entry in root["keep"]),
+        net=root["net"],
+        method=root["method"],
+        rule=root["ranks"],
+        pattern=root["layers"],
+        seed=root["seed"],
+        path=doc.path or "",
+    )
+
+
+def _layer_names(doc) -> set[str]:
+    found: set[str] = set()
+    for message in doc.root.all("layer") + doc.root.all("layers"):
+        if isinstance(message, text.Message):
+            found.update(message.names())
+    return found
+
+
+def _layer(entry: Params) -> LayerPlan:
+    where, name, method = entry.where(), entry["name"], entry["method"]
+    if not name or not method:
+        raise PlanError(f"{where}: a layer of a plan needs a name and a method")
+    if method not in SCHEMES:
+        raise PlanError(
+            f"{where}: layer '{name}': unknown method '{method}'; {suggest(method, SCHEMES)}"
+        )
+    wanted = SCHEMES[method].rank_names
+    given = {short: entry[long] for short, long in RANK_FIELDS.items() if entry.has(long)}
+    if set(given) != set(wanted):
+        raise PlanError(
+            f"{where}: layer '{name}': {method} takes "
+            f"{' and '.join(RANK_FIELDS[short] for short in wanted)}, met "
+            f"{' and '.join(RANK_FIELDS[short] for short in given) or 'no rank'}"
+        )
+    return LayerPlan(
+        name,
+        method,
+        tuple(given[short] for short in wanted),
+        entry["why"],
+        _cost(entry, "before"),
+        _cost(entry, "after"),
+        where,
+    )
+
+
+def _cost(entry: Params, name: str) -> Cost | None:
+    return Cost(entry[name]["params"], entry[name]["macs"]) if entry.has(name) else None
+
+
+def _refuse_duplicates(layers: tuple[LayerPlan, ...]) -> None:
+    seen: dict[str, str] = {}
+    for layer in layers:
+        if layer.name in seen:
+            raise PlanError(
+                f"{layer.where}: layer '{layer.name}' is planned twice, first at "
+                f"{seen[layer.name]}; keep one of them"
+            )
+        seen[layer.name] = layer.where

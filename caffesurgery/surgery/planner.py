@@ -1,0 +1,130 @@
+"""Makes a plan: from a net with weights, a method, a rank rule and a layer pattern.
+
+Every Convolution and InnerProduct that the pattern names is offered to the method; what the method
+can replace is offered to the rule; what would then need more multiply-adds than before is left
+alone, unless growth is allowed.  The plan says for each layer why.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+
+from ..errors import PlanError, suggest
+from ..files.caffemodel import Caffemodel
+from ..net.net import Net
+from ..net.shapes import NetShapes
+from ..ranks import Candidate, Choice, parse_rule
+from .methods import check_method, choose
+from .plan import Kept, LayerPlan, Plan
+from .target import TYPES, Target, target
+
+
+def make_plan(
+    net: Net,
+    shapes: NetShapes,
+    weights: Caffemodel,
+    method: str,
+    ranks: str,
+    layers: Sequence[str] = ("*",),
+    seed: int = 0,
+    growth: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Plan:
+    """Plan the decomposition of ``net``.
+
+    ``method`` is a scheme or a policy ('cp', 'tucker2'), ``ranks`` a rule such as 'ratio=0.25',
+    ``layers`` names or glob patterns.  With ``growth`` a layer may end with more multiply-adds.
+    Raises PlanError or RankError for what does not exist or cannot be met.
+    """
+    check_method(method)
+    rule = parse_rule(ranks)
+    candidates, kept = find_candidates(shapes, weights, method, layers)
+    if not candidates:
+        reasons = "; ".join(f"{k.name}: {k.why}" for k in kept[:5]) or "it has no such layers"
+        raise PlanError(
+            f"{net.doc.path or net.name}: method {method} finds no layer to decompose ({reasons})"
+        )
+    allocated = rule.allocate(candidates, growth, progress)
+    planned = []
+    for candidate in candidates:
+        choice = allocated[candidate.name]
+        if not isinstance(choice, Choice):
+            kept.append(Kept(candidate.name, choice.why))
+            continue
+        after = candidate.after(choice.ranks)
+        if after.macs >= candidate.before.macs and not growth:
+            kept.append(Kept(candidate.name, _growth(candidate, choice, after)))
+            continue
+        planned.append(
+            LayerPlan(
+                candidate.name,
+                candidate.scheme.name,
+                choice.ranks,
+                choice.why,
+                candidate.before,
+                after,
+            )
+        )
+    order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
+    return Plan(
+        layers=tuple(planned),
+        kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
+        net=net.name,
+        method=method,
+        rule=ranks,
+        pattern=",".join(layers) if tuple(layers) != ("*",) else "",
+        seed=seed,
+    )
+
+
+def find_candidates(
+    shapes: NetShapes, weights: Caffemodel, method: str, patterns: Sequence[str]
+) -> tuple[list[Candidate], list[Kept]]:
+    """The layers that ``method`` can replace, and those it cannot, each with the reason."""
+    named = [entry for entry in shapes.layers if entry.layer.type in TYPES]
+    _check_patterns(patterns, named, shapes)
+    candidates, kept = [], []
+    for entry in named:
+        name = entry.layer.name
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        found = target(entry)
+        chosen = found if isinstance(found, str) else choose(method, found.flat, found.spatial)
+        if isinstance(chosen, str):
+            kept.append(Kept(name, chosen))
+            continue
+        scheme, geometry = chosen
+        candidates.append(_candidate(name, scheme, geometry, found, weights))
+    return candidates, kept
+
+
+def _candidate(name, scheme, geometry, found: Target, weights: Caffemodel) -> Candidate:
+    return Candidate(
+        name,
+        scheme,
+        geometry,
+        found.sizes_of(geometry),
+        found.bias,
+        lambda: found.kernel(weights.blobs(name)[0].array(), geometry),
+    )
+
+
+def _check_patterns(patterns: Sequence[str], named, shapes: NetShapes) -> None:
+    names = [entry.layer.name for entry in named]
+    for pattern in patterns:
+        if fnmatch.filter(names, pattern) or pattern == "*":
+            continue
+        other = next((e.layer for e in shapes.layers if e.layer.name == pattern), None)
+        if other is not None:
+            raise PlanError(
+                f"--layers {pattern}: it is a {other.type} ({other.where()}); only "
+                f"{' and '.join(TYPES)} layers are decomposed"
+            )
+        raise PlanError(f"--layers {pattern}: no such layer; {suggest(pattern, names)}")
+
+
+def _growth(candidate: Candidate, choice: Choice, after) -> str:
+    ranks = "x".join(map(str, choice.ranks))
+    times = after.macs / max(candidate.before.macs, 1)
+    return f"{candidate.scheme.name} at rank {ranks} would need {times:.2f} times its MACs"

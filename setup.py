@@ -1,0 +1,31 @@
+"""What setup.cfg cannot say: the C extension, and packages that live outside ``caffesurgery/``.
+
+The extension is optional: without a compiler the NumPy fallback does the same work.  Flags in the
+environment variable CAFFESURGERY_CFLAGS (``-Wall -Wextra -Werror``) are added to the compiler's
+and make the extension mandatory, so that a build meant to check it cannot pass without it.
+"""
+
+import os
+import shlex
+import sys
+
+from setuptools import Extension, find_packages, setup
+
+flags = shlex.split(os.environ.get("CAFFESURGERY_CFLAGS", ""))
+optimise = [] if sys.platform == "win32" else ["-O3"]
+
+setup(
+    packages=[
+        *find_packages(include=["caffesurgery", "caffesurgery.*"]),
+        "caffesurgery.proto",
+        "caffesurgery.models",
+    ],
+    ext_modules=[
+        Extension(
+            "caffesurgery._im2col",
+            ["caffesurgery/cost/_im2col.c"],
+            extra_compile_args=optimise + flags,
+            optional=not flags,
+        )
+    ],
+)
