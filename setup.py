@@ -2,7 +2,8 @@
 
 The extension is optional: without a compiler the NumPy fallback does the same work.  Flags in the
 environment variable CAFFESURGERY_CFLAGS (``-Wall -Wextra -Werror``) are added to the compiler's
-and make the extension mandatory, so that a build meant to check it cannot pass without it.
+and make the extension mandatory and compiled anew, so that a build meant to check it cannot pass
+without it.
 """
 
 import os
@@ -28,4 +29,5 @@ setup(
             optional=not flags,
         )
     ],
+    options={"build_ext": {"force": True}} if flags else {},
 )

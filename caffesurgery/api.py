@@ -126,10 +126,11 @@ def plan(
     ranks: a rule, 'ratio=0.25', 'energy=0.9' or explicit ranks 'conv2=154,conv3=105x112'
     layers: a name, a glob pattern, several with commas, or a list of them
     allow_growth: do not leave alone the layers that would need more multiply-adds than before
-    Returns a Plan, whose ``dumps()`` is the text of a plan file.
+    Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
+    decompose.
     """
     patterns = layers.split(",") if isinstance(layers, str) else list(layers)
-    return make_plan(
+    made = make_plan(
         model.net,
         model.shapes,
         model.require_weights(),
@@ -140,6 +141,8 @@ def plan(
         allow_growth,
         (lambda name: progress("plan", name, 0.0)) if progress else None,
     )
+    _require_layers(made)
+    return made
 
 
 def apply(
@@ -167,9 +170,7 @@ def apply(
 def restore(model: Model, *, progress: Progress | None = None) -> Result:
     """Turn every decomposed layer of a model back into the dense layer that it stands for."""
     weights = model.require_weights()
-    operated, chains = restore_net(
-        model.net, model.shapes, weights, _stage(progress, "restore")
-    )
+    operated, chains = restore_net(model.net, model.shapes, weights, _stage(progress, "restore"))
     notes = prove(_describe_all(model, ()), weights, operated)
     return Result(model, _with_notes(operated, notes), None, chains)
 
@@ -231,8 +232,13 @@ def load_written(result: Result, folder: Path) -> Model:
     )
 
 
-def export_onnx(model: Model, path, *, force: bool = False, progress: Progress | None = None, **options):
-    """Write a model as ONNX, with the batch left open.  Options: see ``export.exporter.export_onnx``."""
+def export_onnx(
+    model: Model, path, *, force: bool = False, progress: Progress | None = None, **options
+):
+    """Write a model as ONNX, with the batch left open.
+
+    options: opset, batch, keep_blobs; returns the report of ``export.exporter.export_onnx``
+    """
     from .export.exporter import export_onnx as export
 
     report = _stage(progress, "export")
@@ -251,9 +257,7 @@ def compare(first: Model, second: Model, **options):
     """Run two models on the same inputs in ONNX Runtime; see ``verify.compare.compare``."""
     from .verify.compare import compare as run
 
-    return run(
-        first.net, first.require_weights(), second.net, second.require_weights(), **options
-    )
+    return run(first.net, first.require_weights(), second.net, second.require_weights(), **options)
 
 
 def compress(
@@ -282,7 +286,6 @@ def compress(
         made = plan(
             model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
         )
-        _require_layers(made)
         result = apply(model, made, also, progress=progress)
         write_result(result, stage, progress)
         smaller, comparison = load_written(result, stage), None
@@ -306,8 +309,8 @@ def _require_layers(made: Plan) -> None:
     if not made.layers:
         reasons = "\n".join(f"  {kept.name}: {kept.why}" for kept in made.kept[:10])
         raise PlanError(
-            f"{made.method} at {made.rule} replaces no layer of {made.net or 'the net'}:\n{reasons}\n"
-            "try another method, smaller ranks, or --allow-growth"
+            f"{made.method} at {made.rule} replaces no layer of {made.net or 'the net'}:\n"
+            f"{reasons}\ntry another method, smaller ranks, or --allow-growth"
         )
 
 
@@ -338,9 +341,7 @@ def _data_shapes(net: Net, data: Mapping[str, tuple[int, ...]], inputs) -> dict:
     What the user gave counts first; else a data layer that does not say its own shape takes that
     of the model's input, without its batch.
     """
-    free = {
-        layer.tops[0]: layer for layer in net.layers if not layer.bottoms and layer.tops
-    }
+    free = {layer.tops[0]: layer for layer in net.layers if not layer.bottoms and layer.tops}
     image = next(iter(data.values()), None)
     found = {}
     for top, layer in free.items():

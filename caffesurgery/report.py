@@ -61,7 +61,9 @@ def _macs(entry, shapes: NetShapes) -> int:
     return entry.macs // per_image(shapes)
 
 
-def inspect_net(name: str, path: str, phase: str, shapes: NetShapes, notes: Iterable[str]) -> Inspection:
+def inspect_net(
+    name: str, path: str, phase: str, shapes: NetShapes, notes: Iterable[str]
+) -> Inspection:
     """Report of a net's layers in one phase."""
     layers = [_layer_row(entry, shapes) for entry in shapes.layers]
     total = net_cost(shapes)
@@ -256,9 +258,11 @@ def restoration_table(data: Mapping) -> Table:
 
 def export_table(data: Mapping) -> Table:
     """Inputs, outputs and size of an ONNX file."""
-    rows = [(kind, name, "x".join(map(str, shape)))
-            for kind in ("inputs", "outputs")
-            for name, shape in data[kind].items()]
+    rows = [
+        (kind, name, "x".join(map(str, shape)))
+        for kind in ("inputs", "outputs")
+        for name, shape in data[kind].items()
+    ]
     notes = [f"left out: {', '.join(data['left_out'])}"] if data["left_out"] else []
     notes += [f"batch fixed: {data['fixed_because']}"] if data["fixed_because"] else []
     title = (
@@ -278,7 +282,13 @@ def export_report(done) -> dict:
 def zoo_table(data: Mapping) -> Table:
     """The architectures of the zoo."""
     rows = tuple(
-        (net["name"], net["net"], show(tuple(net["input"])), _count(net["params"]), _count(net["macs"]))
+        (
+            net["name"],
+            net["net"],
+            show(tuple(net["input"])),
+            _count(net["params"]),
+            _count(net["macs"]),
+        )
         for net in data["nets"]
     )
     columns = ("name", "net", "input", "params", "MACs")

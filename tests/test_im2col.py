@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from caffesurgery.cost import im2col as module
 from caffesurgery.cost.im2col import by_group, col2im, im2col, output_size
 from caffesurgery.errors import NetError, SurgeryError
+from caffesurgery.files.caffemodel import read
+from caffesurgery.net.net import read_net
 
 COMPILED = module._im2col
 needs_c = pytest.mark.skipif(COMPILED is None, reason="the C extension was not built")
@@ -336,21 +338,35 @@ def test_the_environment_can_ask_for_numpy(pure, expected):
     assert done.stdout.strip() == expected
 
 
+# Field of convolution_param, its spellings for one axis, its default.
+WINDOW_FIELDS = [
+    ("pad", "pad_h", "pad_w", 0),
+    ("stride", "stride_h", "stride_w", 1),
+    ("dilation", None, None, 1),
+]
+
+
+def axes(p, both, high, wide, default):
+    """(height, width) of a field given once, per axis, or as _h and _w."""
+    if high and (p.has(high) or p.has(wide)):
+        return p[high], p[wide]
+    values = list(p[both]) or [default]
+    return values[0], values[-1]
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("case", GOLDEN)
 def test_convolution_by_columns_equals_caffe(name, case, shared):
-    caffemodel = pytest.importorskip("caffesurgery.files.caffemodel")
-    net = pytest.importorskip("caffesurgery.net.net")
     folder = shared("golden", case)
-    weights = caffemodel.read(folder / "net.caffemodel")
+    weights = read(folder / "net.caffemodel")
     arrays = np.load(folder / "io.npz")
-    layers = [v for v in net.read_net(folder / "net.prototxt").layers if v.type == "Convolution"]
+    layers = [v for v in read_net(folder / "net.prototxt").layers if v.type == "Convolution"]
     assert layers
     for layer in layers:
         p = layer.params("convolution_param")
         kernel, *bias = (blob.array() for blob in weights.blobs(layer.name))
         image = arrays[f"in:{layer.bottoms[0]}"]
-        window = [axes(p, *spec) for spec in GEOMETRY]
+        window = [axes(p, *spec) for spec in WINDOW_FIELDS]
         with backend(name):
             columns = by_group(im2col(image, kernel.shape[2:], *window), p["group"])
         weight = kernel.reshape(p["group"], kernel.shape[0] // p["group"], -1)
@@ -359,18 +375,6 @@ def test_convolution_by_columns_equals_caffe(name, case, shared):
         if bias:
             result = result + bias[0].reshape(-1, 1, 1)
         assert np.abs(result - expected).max() <= 1e-4 * np.abs(expected).max()
-
-
-GEOMETRY = [("pad", "pad_h", "pad_w", 0), ("stride", "stride_h", "stride_w", 1)]
-GEOMETRY.append(("dilation", None, None, 1))
-
-
-def axes(p, both, high, wide, default):
-    """(height, width) of a convolution field given once, per axis, or as _h and _w."""
-    if high and (p.has(high) or p.has(wide)):
-        return p[high], p[wide]
-    values = list(p[both]) or [default]
-    return values[0], values[-1]
 
 
 def test_every_golden_convolution_was_seen():

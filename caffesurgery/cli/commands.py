@@ -23,7 +23,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, invoke_without_command=True)
 @click.option("--version", is_flag=True, help="Print the version; with -v also what it runs on.")
-@click.option("-v", "--verbose", is_flag=True, help="With --version: libraries and the C extension.")
+@click.option("-v", "--verbose", is_flag=True, help="With --version: libraries, C extension.")
 @click.pass_context
 def cli(ctx, version, verbose):
     """Low-rank surgery on Caffe networks: smaller prototxt and caffemodel, and ONNX.
@@ -53,9 +53,7 @@ def inspect(net, weights, phase, batch, inputs, form):
     """
     from .. import api
 
-    model = api.load(
-        net, weights, phase=phase.upper(), batch=batch, inputs=options.shapes(inputs)
-    )
+    model = api.load(net, weights, phase=phase.upper(), batch=batch, inputs=options.shapes(inputs))
     found = api.inspect(model)
     show(found.data, found.table(), form)
 

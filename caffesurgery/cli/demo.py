@@ -34,8 +34,8 @@ def run_demo(folder: Path, force: bool = False) -> None:
     print_table(comparison_table(report["comparison"]))
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report["files"].items())
     click.echo(
-        f"\n{original.name}.caffemodel was {weights.stat().st_size / 1e6:.1f} MB; {out} holds {sizes}."
-        "\nThe weights are random with falling spectra, so the outputs differ as no trained net's "
+        f"\n{weights.name} was {weights.stat().st_size / 1e6:.1f} MB; {out} holds {sizes}.\n"
+        "The weights are random with falling spectra, so the outputs differ as no trained net's "
         "would;\na trained net at these ranks is fine-tuned with the train_val that was rewritten."
         f"\n{time.monotonic() - started:.1f} seconds."
     )

@@ -1,4 +1,4 @@
-"""``caffesurgery help TOPIC``: the pages of caffesurgery/docs, and the lists that code knows best."""
+"""``caffesurgery help TOPIC``: the pages of caffesurgery/docs."""
 
 from __future__ import annotations
 

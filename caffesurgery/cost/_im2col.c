@@ -65,7 +65,7 @@ meet(const struct axis *axis, int64_t k)
         Py_ssize_t oy, ox;                                                                         \
                                                                                                    \
         memset(row, 0, (size_t)begin * sizeof(T));                                                 \
-        memcpy(row + begin, image + (y.first + y.offset) * width + x.first + x.offset,             \
+        memcpy(row + begin, image + ((y.first + y.offset) * width + x.first + x.offset),           \
                (size_t)(end - begin) * sizeof(T));                                                 \
         memset(row + end, 0, (size_t)(p->out_count - end) * sizeof(T));                            \
         for (oy = y.first; oy < y.last - 1; oy++) {                                                \
@@ -111,10 +111,10 @@ meet(const struct axis *axis, int64_t k)
                 to[ox] = 0;                                                                        \
             }                                                                                      \
             if (step == 1) {                                                                       \
-                memcpy(to + x.first, from + x.first + x.offset,                                    \
+                memcpy(to + x.first, from + (x.first + x.offset),                                  \
                        (size_t)(x.last - x.first) * sizeof(T));                                    \
             } else {                                                                               \
-                take_##T(to + x.first, from + x.first * step + x.offset, x.last - x.first, step);  \
+                take_##T(to + x.first, from + (x.first * step + x.offset), x.last - x.first, step);\
             }                                                                                      \
             for (ox = x.last; ox < width; ox++) {                                                  \
                 to[ox] = 0;                                                                        \

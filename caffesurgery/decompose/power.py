@@ -7,12 +7,16 @@ contiguous memory and the deflation is one ger in place; all of them through Sci
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from operator import itemgetter
 
 import numpy as np
 from scipy.linalg import blas, eigh
 
-_GAIN = 1e-3  # a component is found when a sweep raises its squared norm by less
-_POLISH = 2  # alternations between two vectors for each pass over the kernel
+_GAIN = 3e-3  # a component is found when a sweep raises its squared norm by less
+_POLISH = 3  # alternations between two vectors for each pass over the kernel
+_STARTS = 5  # leading eigenvectors of the residual's spatial Gram matrix to start from
 _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
@@ -27,54 +31,70 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
     T, S, D, E = block.shape
     K = D * E
     cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C").reshape(K, T, S)
-    flat = cube.reshape(K, T * S)
-    spatial = _merged if ways == 3 else lambda g: _separate(g, D, E)
+    flat = cube.reshape(K, T * S).T
+    spatial = _merged if ways == 3 else partial(_separate, D=D, E=E)
     total = None
-    for r in range(T * S * K):
+    for r in count():
         if r % _FRESH == 0:
-            small = np.array(blas.ssyrk(1.0, flat.T, trans=1), np.float64)
-            total = total or np.trace(small)
-        start = eigh(small, lower=False, subset_by_index=[K - 1, K - 1])[1][:, 0]
-        weight, inputs, image, outputs, vectors, shape = _rank_one(cube, start, spatial)
+            small = blas.ssyrk(1.0, flat, trans=1).astype(np.float64)
+            total = total or float(np.trace(small))
+        few = [max(0, K - _STARTS), K - 1]
+        starts = eigh(small, lower=False, subset_by_index=few)[1].astype(np.float32)
+        weight, inputs, outputs, vectors, shape, image = _rank_one(cube, starts, spatial)
         if weight**2 <= _NOISE * total:
             return
         yield weight, (inputs, *vectors, outputs)
-        outer = np.multiply.outer(outputs, inputs).ravel()
-        blas.sger(-weight, outer, shape, a=flat.T, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+        pairs = np.multiply.outer(outputs, inputs).ravel()
+        blas.sger(-weight, pairs, shape, a=flat, overwrite_a=1)
+        # G = X X' of X - d c p': minus d (c g' + g c') plus d^2 c c', with g = X p.
         crossed = np.multiply.outer(weight * shape.astype(np.float64), image)
         small += weight**2 * np.multiply.outer(shape, shape) - crossed - crossed.T
 
 
-def _rank_one(cube: np.ndarray, start: np.ndarray, spatial):
+def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
     """A best rank-1 approximation of ``cube`` (K, T, S) by alternating maximisation.
 
-    Returns norm, input vector, the contraction of the cube with inputs and outputs, output
-    vector, the spatial vectors and their product (K,).
+    starts: (K, n) spatial patterns to begin with.  Returns the norm d, the unit vectors of
+    inputs and outputs, the spatial vectors, their product c (K,), and the cube contracted with
+    inputs and outputs (K,), whose best approximation of its kind is d c.
     """
     K, T, S = cube.shape
-    flat, tall = cube.reshape(K, T * S).T, cube.reshape(K * T, S).T
-    outputs, before = None, 0.0
-    _, vectors, shape = spatial(start.astype(np.float32))
+    inputs, outputs = _start(cube, starts, spatial)
+    before = 0.0
     for _ in range(_SWEEPS):
-        seen = blas.sgemv(1.0, flat, shape).reshape(T, S).T
-        if outputs is None:
-            inputs = seen[:, np.argmax(np.einsum("st,st->t", seen, seen))]
-            for _ in range(_POLISH):
-                outputs = _unit(blas.sgemv(1.0, seen, inputs, trans=1))
-                inputs = blas.sgemv(1.0, seen, outputs)
+        seen = blas.sgemv(1.0, cube.reshape(K * T, S).T, inputs, trans=1).reshape(K, T).T
         for _ in range(_POLISH):
-            inputs = _unit(blas.sgemv(1.0, seen, outputs))
-            outputs = _unit(blas.sgemv(1.0, seen, inputs, trans=1))
-        seen = blas.sgemv(1.0, tall, inputs, trans=1).reshape(K, T).T
-        for _ in range(_POLISH):
-            weight, vectors, shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1))
+            shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1))[2]
             outputs = _unit(blas.sgemv(1.0, seen, shape))
         image = blas.sgemv(1.0, seen, outputs, trans=1)
         weight, vectors, shape = spatial(image)
         if weight**2 - before <= _GAIN * weight**2:
             break
         before = weight**2
-    return weight, inputs, image, outputs, vectors, shape
+        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, shape).reshape(T, S).T
+        inputs, outputs = _pair(seen, inputs, _POLISH)
+    return weight, inputs, outputs, vectors, shape, image
+
+
+def _start(cube: np.ndarray, starts: np.ndarray, spatial) -> tuple[np.ndarray, np.ndarray]:
+    """Input and output vectors of the most promising of the spatial patterns."""
+    K, T, S = cube.shape
+    best = 0.0, np.zeros(S, np.float32), np.zeros(T, np.float32)
+    for start in starts.T:
+        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, spatial(start)[2]).reshape(T, S)
+        largest = seen[np.argmax(np.einsum("ts,ts->t", seen, seen))]
+        inputs, outputs = _pair(seen.T, largest, _POLISH)
+        weight = float(blas.snrm2(blas.sgemv(1.0, seen.T, outputs)))
+        best = max(best, (weight, inputs, outputs), key=itemgetter(0))
+    return best[1:]
+
+
+def _pair(seen: np.ndarray, inputs: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """Singular vectors of ``seen`` (S, T) by as many alternations, from an input vector."""
+    for _ in range(times):
+        outputs = _unit(blas.sgemv(1.0, seen, inputs, trans=1))
+        inputs = _unit(blas.sgemv(1.0, seen, outputs))
+    return inputs, outputs
 
 
 def _merged(image: np.ndarray):
@@ -86,9 +106,12 @@ def _merged(image: np.ndarray):
 
 def _separate(image: np.ndarray, D: int, E: int):
     """The same for two modes: the best rank-1 approximation of the D x E image."""
-    left, values, right = np.linalg.svd(image.reshape(D, E))
-    vertical, horizontal = left[:, 0], right[0]
-    return float(values[0]), (vertical, horizontal), np.outer(vertical, horizontal).ravel()
+    image = image.reshape(D, E)
+    vertical = np.linalg.eigh(image @ image.T)[1][:, -1]
+    horizontal = vertical @ image
+    norm = float(blas.snrm2(horizontal))
+    horizontal /= np.float32(norm or 1)
+    return norm, (vertical, horizontal), np.multiply.outer(vertical, horizontal).ravel()
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

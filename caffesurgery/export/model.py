@@ -18,14 +18,18 @@ from .. import __version__
 from ..errors import ExportError
 from .graph import Body, Dims, Node
 
+Progress = Callable[[int, int], None]
+"""Called with (bytes of weights written, bytes in all)."""
+
 LARGEST = 2**31 - 1
 """Bytes that a protobuf message, and so an ONNX file without external data, may have."""
 
 _IR_VERSION = 8
 _INLINE = 1 << 12
-"""Initializers up to this many bytes go into the checked skeleton: shapes and axes among them."""
+"""Initializers up to this many bytes, shapes and axes among them, count as part of the graph."""
 _TYPES = {"f": TensorProto.FLOAT, "i": TensorProto.INT64}
 _CHUNK = 1 << 24
+_ALIGNMENT = 64
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
@@ -60,15 +64,10 @@ class Model:
 
         Raises ExportError when it finds fault, which a shape that contradicts Caffe's is.
         """
-        graph = self._graph()
-        for name, array in self.initializers.items():
-            if array.nbytes <= _INLINE:
-                graph.initializer.append(_tensor(name, array, data=True))
-            else:
-                kind = _TYPES[array.dtype.kind]
-                graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
-        model = self._head()
-        model.graph.CopyFrom(graph)
+        model, large = self._skeleton()
+        for name, array in large.items():
+            kind = _TYPES[array.dtype.kind]
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
         try:
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -77,32 +76,66 @@ class Model:
                 "This is a fault of the exporter; please report it with the prototxt"
             ) from error
 
-    def write(self, stream: BinaryIO, progress: Callable[[int, int], None] | None = None) -> int:
-        """Write the ModelProto; ``progress`` is called with (bytes written, bytes in all)."""
+    def write(self, stream: BinaryIO, progress: Progress | None = None) -> int:
+        """Write the ModelProto with everything in it; returns its size in bytes."""
         graph = self._graph().SerializeToString()
-        sizes = {name: self._initializer_size(name) for name in self.initializers}
-        length = len(graph) + sum(_framed(size) for size in sizes.values())
-        head = self._head().SerializeToString() + _key(_MODEL_GRAPH, length) + graph
-        total = len(head) - len(graph) + length
-        if total > LARGEST:
+        headers = {name: _header(name, array) for name, array in self.initializers.items()}
+        length = len(graph) + sum(
+            _framed(len(headers[name]) + array.nbytes) for name, array in self.initializers.items()
+        )
+        head = self._head().SerializeToString() + _key(_MODEL_GRAPH, length)
+        if len(head) + length > LARGEST:
             raise ExportError(
-                f"{self.name}: the model has {total:,} bytes, and an ONNX file without external "
-                f"data at most {LARGEST:,}; shrink the net first"
+                f"{self.name}: the model has {len(head) + length:,} bytes, and an ONNX file of one "
+                f"piece at most {LARGEST:,}; shrink the net first"
             )
-        done = stream.write(head)
+        stream.write(head + graph)
+        done, total = 0, max(1, self.weight_bytes)
         for name, array in self.initializers.items():
-            header = _tensor(name, array).SerializeToString()
-            header += _key(_TENSOR_RAW_DATA, array.nbytes)
-            done += stream.write(_key(_GRAPH_INITIALIZER, sizes[name]) + header)
+            size = len(headers[name]) + array.nbytes
+            stream.write(_key(_GRAPH_INITIALIZER, size) + headers[name])
             for chunk in _chunks(array):
                 done += stream.write(chunk)
                 if progress:
                     progress(done, total)
-        return done
+        return len(head) + length
 
-    def _initializer_size(self, name: str) -> int:
-        array = self.initializers[name]
-        return _tensor(name, array).ByteSize() + _framed(array.nbytes)
+    def write_apart(
+        self, stream: BinaryIO, data: BinaryIO, location: str, progress: Progress | None = None
+    ) -> None:
+        """Write the ModelProto to ``stream``, but its large initializers to ``data``.
+
+        ``data`` becomes the file ``location`` beside the model; ONNX Runtime maps it.
+        """
+        model, large = self._skeleton()
+        offset, total = 0, max(1, self.weight_bytes)
+        for name, array in large.items():
+            tensor = model.graph.initializer.add()
+            tensor.CopyFrom(_tensor(name, array))
+            tensor.data_location = TensorProto.EXTERNAL
+            place = {"location": location, "offset": offset, "length": array.nbytes}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            for chunk in _chunks(array):
+                offset += data.write(chunk)
+                if progress:
+                    progress(offset, total)
+            offset += data.write(bytes(-offset % _ALIGNMENT))
+        stream.write(model.SerializeToString())
+
+    def _skeleton(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+        """The model with its small initializers, and the large ones."""
+        model = self._head()
+        model.graph.CopyFrom(self._graph())
+        large = {}
+        for name, array in self.initializers.items():
+            if array.nbytes > _INLINE:
+                large[name] = array
+            else:
+                tensor = model.graph.initializer.add()
+                tensor.CopyFrom(_tensor(name, array))
+                tensor.raw_data = b"".join(_chunks(array))
+        return model, large
 
     def _head(self) -> onnx.ModelProto:
         opset = helper.make_opsetid("", self.opset)
@@ -142,11 +175,14 @@ def _body(body: Body) -> onnx.GraphProto:
     return helper.make_graph([_node(node) for node in body.nodes], body.name, inputs, outputs)
 
 
-def _tensor(name: str, array: np.ndarray, data: bool = False) -> TensorProto:
-    tensor = TensorProto(name=name, data_type=_TYPES[array.dtype.kind], dims=array.shape)
-    if data:
-        tensor.raw_data = array.tobytes()
-    return tensor
+def _tensor(name: str, array: np.ndarray) -> TensorProto:
+    """The TensorProto of an initializer without its data."""
+    return TensorProto(name=name, data_type=_TYPES[array.dtype.kind], dims=array.shape)
+
+
+def _header(name: str, array: np.ndarray) -> bytes:
+    """The TensorProto of an initializer up to its data, which has to follow."""
+    return _tensor(name, array).SerializeToString() + _key(_TENSOR_RAW_DATA, array.nbytes)
 
 
 def _chunks(array: np.ndarray) -> Iterator[memoryview | bytes]:

@@ -204,7 +204,8 @@ def _outputs(
     for blob in keep_blobs:
         if blob not in graph.tensors:
             raise ExportError(
-                f"no blob '{blob}' in the exported net; {suggest(blob, graph.tensors)}"
+                f"{shapes.net.doc.path or 'the net'}: no blob '{blob}' in what is exported; "
+                f"{suggest(blob, graph.tensors)}"
             )
         if blob not in outputs:
             outputs.append(blob)

@@ -112,12 +112,13 @@ class _Found:
         return None
 
 
-def read_blob(data, start: int, end: int, where: str) -> Blob:
-    """The BlobProto in ``data[start:end]``; ``where`` names it in errors ("layer 'conv1', blob 0").
+def read_blob(data, start: int, end: int, path: str, name: str) -> Blob:
+    """The BlobProto in ``data[start:end]``; ``path`` and ``name`` say in errors where and which.
 
     Raises WeightsError for negative extents, more than 32 axes, more than 2^31 - 1 elements, and
     numbers that are more or fewer than the shape has elements.
     """
+    where = f"{name} (byte {start})"
     found = _scan(data, start, end, where)
     shape = tuple(found.legacy.get(n, 0) for n in _LEGACY) if found.legacy else tuple(found.dims)
     count = _elements(shape, where)
@@ -136,7 +137,7 @@ def read_blob(data, start: int, end: int, where: str) -> Blob:
         has_diff=diff > 0,
         start=start,
         end=end,
-        _where=where,
+        _where=f"{path}: {where}",
         _data=data,
         _place=place,
     )
@@ -173,7 +174,7 @@ def _scan_shape(data, start: int, end: int, dims: list[int], where: str) -> None
                 dims.append(wire.signed(value, 64))
                 if len(dims) > MAX_AXES:
                     raise WeightsError(
-                        f"byte {start}: {where} has more than the {MAX_AXES} axes that Caffe allows"
+                        f"{where} has more than the {MAX_AXES} axes that Caffe allows"
                     )
 
 
@@ -189,7 +190,7 @@ def _count(number: int, kind: int, start: int, stop: int, where: str) -> int:
         return (stop - start + 1) // (size + 1)
     if (stop - start) % size:
         raise WeightsError(
-            f"byte {start}: {where} has {stop - start} bytes of numbers of {size} bytes each"
+            f"{where} has {stop - start} bytes at byte {start} for numbers of {size} bytes each"
         )
     return (stop - start) // size
 

@@ -66,7 +66,7 @@ class Caffemodel:
         self.path = path
         self.size = len(data)
         self._data = data
-        self.net_name, self.layers = _Walk(data).net()
+        self.net_name, self.layers = _Walk(path, data).net()
         # Caffe upgrades a file with `layers` from these alone, and one with V0 from that alone.
         self.dialect = min((layer.dialect for layer in self.layers), default="none")
         self._used = {layer.name: layer for layer in self.layers if layer.dialect == self.dialect}
@@ -119,7 +119,7 @@ def read(path: str | os.PathLike) -> Caffemodel:
     except WeightsError as error:
         problem = foreign_kind(data) or other_message(data) or f"{error}; {how_damaged(data)}"
         raise WeightsError(f"{path}: {problem}") from None
-    if not model.layers and (problem := foreign_kind(data) or other_message(data)):
+    if not model.layers and (problem := other_message(data)):
         raise WeightsError(f"{path}: {problem}")
     return model
 
@@ -131,10 +131,11 @@ def read_mean(path: str | os.PathLike) -> np.ndarray:
     """
     data = _map(path, "a binaryproto")
     try:
-        return read_blob(data, 0, len(data), "the blob").array()
+        blob = read_blob(data, 0, len(data), os.fspath(path), "the blob")
     except WeightsError as error:
         problem = foreign_kind(data) or f"{error}; expected a single blob (mean.binaryproto)"
         raise WeightsError(f"{path}: {problem}") from None
+    return blob.array()
 
 
 def _map(path: str | os.PathLike, expected: str) -> mmap.mmap:
@@ -157,7 +158,8 @@ def _map(path: str | os.PathLike, expected: str) -> mmap.mmap:
 class _Walk:
     """One walk over the fields of a NetParameter, which gathers its layers."""
 
-    def __init__(self, data: mmap.mmap):
+    def __init__(self, path: str, data: mmap.mmap):
+        self.path = path
         self.data = data
         self.gathered = 0
 
@@ -185,7 +187,7 @@ class _Walk:
             return self.layer("V0", found[dialects.V0_IN_V1], start, end)
         name = self.text(found[numbers.name])
         blobs = (
-            read_blob(self.data, *span, f"layer '{name[:80]}', blob {i}")
+            read_blob(self.data, *span, self.path, f"layer '{name[:80]}', blob {i}")
             for i, span in enumerate(found[numbers.blobs])
         )
         type_name = self.type_name(dialect, found[numbers.type])

@@ -1,7 +1,7 @@
 """Says what a file that is no caffemodel seems to be, for the error that refuses it.
 
-Asked only once reading has failed or found nothing: no first bytes are reserved in protobuf, so a
-guess must never refuse a file that can be read.
+Asked only once reading has failed or found no layers: no first bytes are reserved in protobuf, so
+a guess must never refuse a file that can be read.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def other_message(data) -> str | None:
 def how_damaged(data) -> str:
     """What a transfer may have done to a file that is no protobuf any more, and what to do."""
     head = data[:_HEAD]
+    if not head.strip(b"\0"):
+        return f"it begins with zeros: its transfer was not finished; {_AGAIN}"
     if head.count(b"\n") == head.count(b"\r\n") > 1:
         return f"every line feed follows a carriage return: it was transferred as text; {_AGAIN}"
     if len(head) > 100 and head.isascii():

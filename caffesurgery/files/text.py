@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from caffesurgery.errors import FileError, ParseError, SurgeryError
+from ..errors import FileError, ParseError, SurgeryError
 
 _BOM = "\ufeff"
 MAX_DEPTH = 100  # protobuf's own limit for messages in messages, when it reads them from bytes
@@ -90,7 +90,7 @@ class Scalar:
             raise ParseError(f"met {self.raw}, expected a number")
         if digits.startswith("0x"):
             return sign * int(digits, 16)
-        if digits.isdigit():
+        if digits.isdigit() and len(digits) < 4000:  # beyond, int() refuses and float() says inf
             return sign * int(digits, 8 if digits[0] == "0" else 10)
         return sign * float(digits.rstrip("f"))
 
@@ -400,8 +400,8 @@ class _Reader:
             advice = "this looks like a template: fill it in and read the result"
         elif token and token[0] > "\x7f":
             advice = "only strings and comments may hold characters that are not ASCII"
-        where, position = self.doc.where(offset), self.doc.position(offset)
-        raise ParseError(f"{where}: met {met}, expected {expected}; {advice}", *position)
+        problem = re.sub(r"(\w{60})\w+", r"\1...", f"met {met}, expected {expected}; {advice}")
+        raise ParseError(f"{self.doc.where(offset)}: {problem}", *self.doc.position(offset))
 
     def bad_close(self, offset: int, opened: Message | None, name: str = "") -> NoReturn:
         """A closing bracket without its opening one, of the other kind, or missing."""
@@ -423,7 +423,7 @@ class _Reader:
         if last and getattr(last.value, "kind", "string") != "string":
             if "\n" in self.text[last.start : last.value.start]:
                 advice = f"is the value of '{last.name}' missing before '{last.value.raw}'?"
-            elif last.end == offset:
+            elif last.end == offset and self.text[offset] not in ";,":
                 advice = f"if the value of '{last.name}' is a string, put it in quotes"
         self.fail(offset, "a field's name or a closing bracket", advice)
 

@@ -1,7 +1,8 @@
 """``conv2=154,conv3=105x112,fc6=max``: the user's own ranks, by layer name or pattern.
 
 Two numbers are the input and output rank of a Tucker scheme, and ``max`` is the full rank.  Ranks
-of a grouped layer are totals over its groups.
+of a grouped layer are totals over its groups.  A rank above the full one leaves its layer alone,
+since the layer would grow: paper 000 prints rank 59 for VGG16's conv1_1, whose full rank is 27.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ class Explicit(Rule):
         wanted = self._parse()
         for pattern in wanted:
             if not any(fnmatch.fnmatchcase(candidate.name, pattern) for candidate in candidates):
+                names = [candidate.name for candidate in candidates]
                 raise RankError(
-                    f"--ranks {self.argument}: no layer '{pattern}' that this method can decompose; "
-                    f"{suggest(pattern, [candidate.name for candidate in candidates])}"
+                    f"--ranks {self.argument}: this method can decompose no layer '{pattern}'; "
+                    f"{suggest(pattern, names)}"
                 )
         found = {}
         for candidate in candidates:
@@ -32,8 +34,7 @@ class Explicit(Rule):
             if pattern is None:
                 found[candidate.name] = Skip("no rank given for it")
             else:
-                ranks = self._ranks(candidate, wanted[pattern])
-                found[candidate.name] = Choice(ranks, f"given: {pattern}={wanted[pattern]}")
+                found[candidate.name] = self._choice(candidate, pattern, wanted[pattern], growth)
         return found
 
     def _parse(self) -> dict[str, str]:
@@ -47,6 +48,19 @@ class Explicit(Rule):
                 )
             wanted[name] = value
         return wanted
+
+    def _choice(self, candidate, pattern: str, value: str, growth: bool) -> Choice | Skip:
+        ranks, full = self._ranks(candidate, value), candidate.max_ranks
+        if not growth and any(rank > most for rank, most in zip(ranks, full)):
+            return Skip(
+                f"rank {value} of {candidate.scheme.name} is more than this layer has: the largest "
+                f"possible is {'x'.join(map(str, full))}"
+            )
+        try:
+            candidate.scheme.parts(candidate.geometry, ranks)
+        except DecomposeError as error:
+            raise RankError(f"--ranks {candidate.name}={value}: {error}") from error
+        return Choice(ranks, f"given: {pattern}={value}")
 
     def _ranks(self, candidate, value: str) -> tuple[int, ...]:
         names = candidate.scheme.rank_names
@@ -63,10 +77,6 @@ class Explicit(Rule):
                 f"for example {candidate.name}="
                 f"{'x'.join(str(max(most // 2, 1)) for most in candidate.max_ranks)}"
             )
-        try:
-            candidate.scheme.parts(candidate.geometry, ranks)
-        except DecomposeError as error:
-            raise RankError(f"--ranks {candidate.name}={value}: {error}") from error
         return ranks
 
 

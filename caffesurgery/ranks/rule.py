@@ -52,9 +52,7 @@ class Candidate:
         Rounded down to the multiples that the groups ask for, and at least one a group.
         """
         group = self.geometry.group
-        return tuple(
-            max(group, (most * step // steps) // group * group) for most in self.max_ranks
-        )
+        return tuple(max(group, (most * step // steps) // group * group) for most in self.max_ranks)
 
     def largest_within(self, macs: float) -> tuple[int, ...] | None:
         """The largest ranks whose chain needs at most ``macs`` multiply-adds; None if none does.
@@ -104,7 +102,10 @@ class Rule:
         self.argument = argument
 
     def allocate(
-        self, candidates: Sequence[Candidate], growth: bool = False, progress: Progress | None = None
+        self,
+        candidates: Sequence[Candidate],
+        growth: bool = False,
+        progress: Progress | None = None,
     ) -> dict[str, Choice | Skip]:
         """Ranks, or a reason not to decompose, by name of each candidate.
 

@@ -143,9 +143,7 @@ def _check_sharing(net: Net, prepared: Mapping[str, _Work]) -> None:
 
 def _edits(net: Net, phases: Sequence[NetShapes], prepared: Mapping[str, _Work]):
     """Replacement text for every statement of every planned layer of one prototxt."""
-    by_statement = {
-        entry.layer.field.start: entry for shapes in phases for entry in shapes.layers
-    }
+    by_statement = {entry.layer.field.start: entry for shapes in phases for entry in shapes.layers}
     edits, notes, met = [], [], set()
     for layer in net.layers:
         work = prepared.get(layer.name)
@@ -165,9 +163,7 @@ def _edits(net: Net, phases: Sequence[NetShapes], prepared: Mapping[str, _Work])
         chain = small_layers(found, geometry, work.parts)
         doc = net.doc
         indent, unit = doc.indent(layer.field), statement_unit(net, layer)
-        edits.append(
-            (layer.field, statements(chain, layer.dialect, indent, unit, doc.newline))
-        )
+        edits.append((layer.field, statements(chain, layer.dialect, indent, unit, doc.newline)))
         notes += [
             f"{layer.where()}: '{name}' is not carried over to the new layers"
             for name in unmoved_fields(layer)
@@ -241,5 +237,5 @@ def _operate(work: _Work, weights: Caffemodel, seed: int, progress: Progress | N
 
 
 def _blob(factor: np.ndarray, kind: str) -> np.ndarray:
-    """A factor in the shape of Caffe's blob: 4-D for a convolution, a matrix for an InnerProduct."""
+    """A factor in the shape of Caffe's blob: a matrix for an InnerProduct."""
     return factor.reshape(factor.shape[0], -1) if kind == "InnerProduct" else factor

@@ -24,7 +24,9 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def small_layers(found: Target, geometry: Geometry, parts: tuple[Part, ...]) -> tuple[SmallLayer, ...]:
+def small_layers(
+    found: Target, geometry: Geometry, parts: tuple[Part, ...]
+) -> tuple[SmallLayer, ...]:
     """The layers that replace ``found`` where it stands, in order."""
     layer, made, bottoms = found.layer, [], found.layer.bottoms
     for position, part in enumerate(parts):

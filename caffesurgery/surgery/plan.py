@@ -63,8 +63,8 @@ class Plan:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    yield "# A plan of caffesurgery: edit it freely, then run `caffesurgery apply`, which checks it."
-    yield "# Ranks of grouped layers are totals over the groups. `caffesurgery help plan` says more."
+    yield "# A plan: edit it freely; `caffesurgery apply` checks it against its net."
+    yield "# Ranks of grouped layers are totals over the groups; see `caffesurgery help plan`."
     yield "version: 1"
     for name, value in (
         ("net", plan.net),

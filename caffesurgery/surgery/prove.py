@@ -1,9 +1,9 @@
 """Proves, before anything is written, that Caffe will accept the outcome of an operation.
 
 Caffe copies weights by layer name, stops where a shape differs, and is silent about a layer that
-finds no weights and about weights that no layer takes.  So each rewritten prototxt is read again and
-inferred in its TRAIN and TEST phase, and every layer with parameters must find blobs of exactly the
-shapes that Caffe will allocate, with nothing of ours left over.
+finds no weights and about weights that no layer takes.  So each rewritten prototxt is read again
+and inferred in its TRAIN and TEST phase, and every layer with parameters must find blobs of exactly
+the shapes that Caffe will allocate, with nothing of ours left over.
 """
 
 from __future__ import annotations

@@ -178,9 +178,7 @@ def _edit(net: Net, chain: Chain, dense: SmallLayer) -> tuple[Field, str]:
 def _weights(chain: Chain, dense: SmallLayer, parts, weights: Caffemodel):
     """The dense weights in the place of the first layer's, and nothing in that of the others."""
     blobs = [weights.blobs(layer.name) for layer in chain.layers]
-    factors = [
-        blob[0].array().reshape(part.weight_shape) for blob, part in zip(blobs, parts)
-    ]
+    factors = [blob[0].array().reshape(part.weight_shape) for blob, part in zip(blobs, parts)]
     kernel = compose(factors, parts, dense.group)
     if dense.type == "InnerProduct":
         kernel = kernel.reshape(len(kernel), -1)

@@ -1,4 +1,4 @@
-"""Writes a layer as prototxt, in the dialect (V2 `layer`, V1 or V0 `layers`) of the file it goes to.
+"""Writes a layer as prototxt, in the dialect of its file (V2 `layer`, V1 or V0 `layers`).
 
 In: a ``SmallLayer``, which says everything about one layer of a replacement.  Out: its statement as
 text, indented and ended like the statement that it takes the place of.

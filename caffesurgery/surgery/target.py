@@ -1,7 +1,7 @@
 """Reads a Convolution or InnerProduct of a net as something that a scheme can decompose.
 
-In: a layer with the shapes around it.  Out: a ``Target`` with its geometry, window and sizes, and its
-kernel as the array that the schemes take; or the reason why the layer cannot be decomposed.
+In: a layer with the shapes around it.  Out: a ``Target`` with its geometry, window and sizes, and
+its kernel as the array that the schemes take; or the reason why it cannot be decomposed.
 """
 
 from __future__ import annotations

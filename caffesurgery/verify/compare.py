@@ -1,0 +1,200 @@
+"""Runs two nets on the same inputs and says how far their outputs are apart.
+
+Both nets are exported and run in ONNX Runtime, batch by batch, on given images or on seeded noise.
+The first net is the reference: differences are relative to its outputs.  With labels, accuracy is
+counted as Caffe's Accuracy layer does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from ..errors import VerifyError
+from .images import Images, Preprocessing, Source, load_images, load_mean
+from .session import NetSession, net_session
+from .tally import BlobDifference, Tally
+
+_BATCH_ELEMENTS = 1 << 20
+_LARGEST_BATCH = 100
+
+Progress = Callable[[str, float], None]
+"""Called with what is at work and the share that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two nets differ on ``images`` items that came from ``source``.
+
+    ``only_first`` and ``only_second`` are outputs that the other net has not.
+    """
+
+    images: int
+    source: str
+    seed: int | None
+    batch: int
+    blobs: tuple[BlobDifference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest of the blobs' relative differences."""
+        return max(blob.relative for blob in self.blobs)
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON; ``accuracy`` has an entry for each net (and classifier)."""
+        return {**asdict(self), "worst": self.worst, "accuracy": self.accuracy()}
+
+    def accuracy(self) -> dict[str, dict[str, float]]:
+        """Net (and output, where several are scored) -> top1 and, from 6 classes on, top5."""
+        scored = [blob for blob in self.blobs if blob.top1 is not None]
+        table = {}
+        for blob in scored:
+            for i, net in enumerate(("first net", "second net")):
+                scores = {"top1": blob.top1[i]}
+                if blob.top5 is not None:
+                    scores["top5"] = blob.top5[i]
+                table[net if len(scored) == 1 else f"{net}, {blob.name}"] = scores
+        return table
+
+
+def compare(
+    net1,
+    weights1,
+    net2,
+    weights2,
+    *,
+    images: Source | None = None,
+    labels: Source | None = None,
+    blobs: Sequence[str] = (),
+    mean=None,
+    scale: float = 1.0,
+    bgr: bool = False,
+    crop: bool = False,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare the outputs of two nets, or the blobs named in ``blobs`` (any of both nets).
+
+    ``images`` (N x C x H x W; array, .npy or .npz) and ``labels`` are as ``load_images`` takes
+    them; without images, ``samples`` items of standard normal noise are drawn from ``seed``.
+    ``mean``, ``scale``, ``bgr`` and ``crop`` prepare images as ``Preprocessing`` says, ``inputs``
+    gives shapes that a prototxt does not, ``batch`` sets how many items run at once.
+
+    Raises VerifyError for nets without common inputs or outputs and for images that do not fit,
+    ExportError for a net that ONNX cannot hold.
+    """
+    prepare = Preprocessing(load_mean(mean), scale, bgr, crop)
+    given = None if images is None else load_images(images, labels)
+    if given is None and labels is not None:
+        raise VerifyError("labels without images; give the images that they belong to")
+    running = partial(net_session, inputs=inputs, keep_blobs=blobs)
+    with running(net1, weights1) as first, running(net2, weights2) as second:
+        names = list(blobs) or [blob for blob in first.outputs if blob in second.outputs]
+        _check_alike(first, second, names)
+        if given is not None:
+            prepare.check(given, _image_shape(first))
+        size = _batch_size(first, second, batch)
+        total = -(-samples // size) * size if given is None else len(given.images)
+        tallies = {name: Tally(name) for name in names}
+        for start, feeds in _feeds(first, given, prepare, total, size, seed):
+            count = min(size, total - start)
+            found = first.run(feeds), second.run(dict(zip(second.inputs, feeds.values())))
+            known = None if given is None or given.labels is None else given.labels[start:][:count]
+            for name, tally in tallies.items():
+                tally.add(*(_items(out[name], size, count) for out in found), known)
+            if progress:
+                progress(f"{start + count} of {total}", (start + count) / total)
+    return Comparison(
+        images=total,
+        source="random inputs" if given is None else given.name,
+        seed=seed if given is None else None,
+        batch=size,
+        blobs=tuple(tally.result() for tally in tallies.values()),
+        only_first=tuple(blob for blob in first.outputs if blob not in second.outputs),
+        only_second=tuple(blob for blob in second.outputs if blob not in first.outputs),
+    )
+
+
+def _check_alike(first: NetSession, second: NetSession, names: Sequence[str]) -> None:
+    """Refuse nets that do not take the same inputs, or have no output in common."""
+    shapes = [[dims[1:] for dims in net.inputs.values()] for net in (first, second)]
+    if shapes[0] != shapes[1]:
+        one, other = (
+            ", ".join(f"{name} {_show(dims[1:])}" for name, dims in net.inputs.items())
+            for net in (first, second)
+        )
+        raise VerifyError(
+            f"the nets take different inputs: {one} and {other}; expected equal ones to compare"
+        )
+    if not names:
+        raise VerifyError(
+            f"the nets have no output in common: {', '.join(first.outputs)} and "
+            f"{', '.join(second.outputs)}; name blobs that both have"
+        )
+
+
+def _image_shape(net: NetSession) -> tuple[int, ...]:
+    """C, H, W of the input that takes images; refused where it is not the only one."""
+    shapes = [dims[1:] for dims in net.inputs.values()]
+    if len(shapes) != 1 or len(shapes[0]) != 3:
+        inputs = ", ".join(f"{name} {_show(dims[1:])}" for name, dims in net.inputs.items())
+        raise VerifyError(
+            f"images are for a net with one input C x H x W; this one takes {inputs}: "
+            "compare on random inputs"
+        )
+    return shapes[0]
+
+
+def _batch_size(first: NetSession, second: NetSession, batch: int | None) -> int:
+    """Items at once: what the nets demand, else what was asked for, else what keeps memory low."""
+    fixed = {net.batch for net in (first, second) if net.batch}
+    if len(fixed) > 1:
+        one, other = sorted(fixed)
+        raise VerifyError(
+            f"the nets' batches are fixed at {one} and {other}; give both prototxts the same"
+        )
+    if fixed:
+        return fixed.pop()
+    if batch is not None and batch < 1:
+        raise VerifyError(f"batch {batch}: expected 1 or more")
+    item = sum(math.prod(dims[1:]) for dims in first.inputs.values())
+    return batch or max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(1, item)))
+
+
+def _feeds(
+    net: NetSession, given: Images | None, prepare: Preprocessing, total: int, size: int, seed: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(First item, input name -> array) of every batch of ``size``; the last image fills it up."""
+    noise = np.random.default_rng(seed)
+    for start in range(0, total, size):
+        if given is None:
+            shapes = {
+                name: (dims[0] if isinstance(dims[0], int) else size, *dims[1:])
+                for name, dims in net.inputs.items()
+            }
+            yield start, {name: noise.standard_normal(s, np.float32) for name, s in shapes.items()}
+            continue
+        ((name, dims),) = net.inputs.items()
+        images = prepare(given.images[start : start + size], dims[1:])
+        filling = np.repeat(images[-1:], size - len(images), axis=0)
+        yield start, {name: np.concatenate([images, filling]) if len(filling) else images}
+
+
+def _items(array: np.ndarray, size: int, count: int) -> np.ndarray:
+    """The part of an output that belongs to the first ``count`` of ``size`` items."""
+    if count == size or not array.ndim or array.shape[0] % size:
+        return array
+    return array[: array.shape[0] // size * count]
+
+
+def _show(shape) -> str:
+    return " x ".join(map(str, shape)) or "()"

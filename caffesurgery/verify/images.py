@@ -1,0 +1,184 @@
+"""Images and labels from NumPy files, brought to what a net takes.
+
+In come arrays N x C x H x W (uint8 or float) as a file holds them; out come float32 batches after
+what Caffe's DataTransformer does: channels swapped, mean subtracted, scaled, cropped to the centre.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from ..errors import VerifyError
+from ..files.caffemodel import read_mean
+
+Source = Union[str, os.PathLike, np.ndarray]
+
+_AXES = 4
+
+
+@dataclass(frozen=True)
+class Images:
+    """``images`` N x C x H x W; ``labels`` N integers or None; ``name`` is where they came from."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to images before a net sees them, in this order.
+
+    ``bgr`` turns the channels round; ``mean`` (one number, one for each channel, or an image, in
+    the net's channel order) is subtracted; ``scale`` multiplies; ``crop`` takes the centre.  A mean
+    image is as large as the images, or as what is cut from them.
+    """
+
+    mean: np.ndarray | None = None
+    scale: float = 1.0
+    bgr: bool = False
+    crop: bool = False
+
+    def __call__(self, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """``images`` (n x C x H x W) as float32 for a net input of ``shape`` (C, H, W)."""
+        out = np.asarray(images, np.float32)
+        if self.bgr:
+            out = out[:, ::-1]
+        late = self.mean is not None and self.mean.ndim == 3 and self.mean.shape[1:] != (1, 1)
+        late = late and self.mean.shape[1:] != out.shape[2:]
+        if self.mean is not None and not late:
+            out = out - self.mean
+        if self.crop:
+            top, left = ((have - want) // 2 for have, want in zip(out.shape[2:], shape[1:]))
+            out = out[:, :, top : top + shape[1], left : left + shape[2]]
+        if late:
+            out = out - self.mean
+        return np.ascontiguousarray(out * np.float32(self.scale), np.float32)
+
+    def check(self, images: Images, shape: tuple[int, ...]) -> None:
+        """Refuse images that do not come out as ``shape`` (C, H, W), and a mean that does not fit.
+
+        Raises VerifyError that says what was met and what the net takes.
+        """
+        have = images.images.shape[1:]
+        if have[0] != shape[0]:
+            hint = "; they seem to be N x H x W x C: transpose them" if have[2] == shape[0] else ""
+            raise _misfit(images, shape, f"their channels differ from its {shape[0]}{hint}")
+        if not self.crop and have[1:] != tuple(shape[1:]):
+            larger = all(a >= b for a, b in zip(have[1:], shape[1:]))
+            hint = "cut them to the centre with crop, or resize them" if larger else "resize them"
+            raise _misfit(images, shape, hint)
+        if any(a < b for a, b in zip(have[1:], shape[1:])):
+            raise _misfit(images, shape, "they are too small to be cropped; resize them")
+        if self.mean is not None and self.mean.ndim == 3:
+            fits = [(1, 1), have[1:], tuple(shape[1:])]
+            if self.mean.shape[0] not in (1, shape[0]) or self.mean.shape[1:] not in fits:
+                raise VerifyError(
+                    f"the mean has shape {_show(self.mean.shape)}, and fits neither the images "
+                    f"({_show(have)}) nor the net's input ({_show(shape)})"
+                )
+
+
+def load_images(source: Source, labels: Source | None = None) -> Images:
+    """Images from an array, a .npy or a .npz (key ``images``, else its first array).
+
+    Labels come from ``labels`` in the same forms (key ``labels``), or else from the images' .npz.
+    Raises VerifyError for a file or an array that cannot be that.
+    """
+    name = "the images" if isinstance(source, np.ndarray) else str(source)
+    arrays = _arrays(source, "images")
+    images = arrays["images"]
+    if images.ndim != _AXES or not images.size or images.dtype.kind not in "uif":
+        raise VerifyError(
+            f"{name}: met {images.dtype} numbers of shape {_show(images.shape)}; expected images "
+            "N x C x H x W, as uint8 or float"
+        )
+    found = arrays.get("labels") if labels is None else _arrays(labels, "labels")["labels"]
+    return Images(images, None if found is None else _check_labels(found, len(images)), name)
+
+
+def load_mean(spec) -> np.ndarray | None:
+    """A mean as an array that broadcasts over C x H x W.
+
+    ``spec`` is None, an array, a number or several, text such as ``104,117,123``, or the path of a
+    .npy or .binaryproto file.
+    """
+    if spec is None:
+        return None
+    if isinstance(spec, (str, os.PathLike)):
+        spec = _mean_from_text(str(spec))
+    mean = np.asarray(spec, np.float32)
+    if mean.ndim == _AXES and mean.shape[0] == 1:
+        mean = mean[0]
+    if mean.ndim == 1:
+        mean = mean.reshape(-1, 1, 1)
+    if mean.ndim not in (0, 3):
+        raise VerifyError(
+            f"the mean has shape {_show(mean.shape)}; expected one number, one for each channel, "
+            "or an image C x H x W"
+        )
+    return mean
+
+
+def _mean_from_text(text: str):
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        pass
+    if text.endswith(".npy"):
+        return _arrays(text, "mean")["mean"]
+    if text.endswith((".binaryproto", ".proto")):
+        return read_mean(text)
+    raise VerifyError(
+        f"mean '{text}': expected numbers with commas (104,117,123), or a .npy or .binaryproto file"
+    )
+
+
+def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
+    """The arrays of a source by name; the one wanted is under ``key``, and no other by chance."""
+    if isinstance(source, np.ndarray):
+        return {key: source}
+    path = Path(source)
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise VerifyError(f"{path}: no such file; expected {key} as .npy or .npz") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise VerifyError(
+            f"{path}: cannot be read as {key} ({error}); expected a .npy or .npz file, as "
+            "numpy.save and numpy.savez write them"
+        ) from None
+    if isinstance(loaded, np.ndarray):
+        return {key: loaded}
+    with loaded:
+        if not loaded.files:
+            raise VerifyError(f"{path}: holds no array; expected one named {key}")
+        names = {key: key if key in loaded.files else loaded.files[0]}
+        if "labels" in loaded.files:
+            names["labels"] = "labels"
+        return {wanted: loaded[name] for wanted, name in names.items()}
+
+
+def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
+    flat = np.asarray(labels).reshape(-1)
+    if len(flat) != count:
+        raise VerifyError(f"{len(flat)} labels for {count} images; expected one for each")
+    if flat.dtype.kind not in "uif" or (flat != flat.astype(np.int64)).any():
+        raise VerifyError(f"labels are {flat.dtype} numbers; expected whole numbers, one an image")
+    return flat.astype(np.int64)
+
+
+def _misfit(images: Images, shape: tuple[int, ...], advice: str) -> VerifyError:
+    return VerifyError(
+        f"{images.name}: images of {_show(images.images.shape[1:])} for a net that takes "
+        f"{_show(shape)}: {advice}"
+    )
+
+
+def _show(shape) -> str:
+    return " x ".join(map(str, shape)) or "()"
