@@ -237,9 +237,9 @@ def export_onnx(
 ):
     """Write a model as ONNX, with the batch left open.
 
-    options: opset, batch, keep_blobs; returns the report of ``export.exporter.export_onnx``
+    options: opset, batch, keep_blobs; returns the report of ``export.onnx.export_onnx``
     """
-    from .export.exporter import export_onnx as export
+    from .export.onnx import export_onnx as export
 
     report = _stage(progress, "export")
     return export(
@@ -248,16 +248,28 @@ def export_onnx(
         path,
         inputs=model.inputs,
         force=force,
-        progress=(lambda done, total: report(Path(path).name, done / total)) if report else None,
+        progress=partial(report, Path(path).name) if report else None,
         **options,
     )
 
 
-def compare(first: Model, second: Model, **options):
-    """Run two models on the same inputs in ONNX Runtime; see ``verify.compare.compare``."""
+def compare(first: Model, second: Model, *, progress: Progress | None = None, **options):
+    """Run two models on the same inputs in ONNX Runtime; the first is the reference.
+
+    options: images, labels, blobs, mean, scale, bgr, crop, samples, seed, batch, as in
+    ``verify.compare.compare``, whose Comparison is returned
+    """
     from .verify.compare import compare as run
 
-    return run(first.net, first.require_weights(), second.net, second.require_weights(), **options)
+    return run(
+        first.net,
+        first.require_weights(),
+        second.net,
+        second.require_weights(),
+        inputs=first.inputs or second.inputs,
+        progress=_stage(progress, "compare"),
+        **options,
+    )
 
 
 def compress(
@@ -291,7 +303,7 @@ def compress(
         smaller, comparison = load_written(result, stage), None
         if onnx:
             export_onnx(smaller, stage / "net.onnx", progress=progress)
-            comparison = compare(model, smaller, progress=_stage(progress, "compare"))
+            comparison = compare(model, smaller, progress=progress)
         report = operation_report(result, smaller)
         report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         report["comparison"] = comparison.as_dict() if comparison else None

@@ -273,7 +273,7 @@ def export_table(data: Mapping) -> Table:
 
 
 def export_report(done) -> dict:
-    """Report of an export (``export.exporter.ExportReport``)."""
+    """Report of an export (``export.onnx.ExportReport``)."""
     report = asdict(done)
     report.update(inputs=dict(done.inputs), outputs=dict(done.outputs))
     return report

@@ -272,6 +272,7 @@ def half(dims, numbers, type_number=2) -> bytes:
 def test_half_precision_of_nvidias_fork_is_read_as_float32(tmp_path):
     path = saved(tmp_path, half((2, 2), [1, 0.5, -2, 65504]))
     (blob,) = read(path).blobs("a")
+    assert blob.readable
     assert blob.dtype == blob.array().dtype == np.float32
     assert blob.array().tolist() == [[1, 0.5], [-2, 65504]]
     assert rewritten(read(path), {}) == path.read_bytes()
@@ -290,7 +291,7 @@ def test_numbers_in_a_forks_own_field_are_kept_and_refused_when_asked_for(conten
     path = saved(tmp_path, content)
     model = read(path)
     (blob,) = model.blobs("a")
-    assert (blob.shape, blob.count) == ((4,), 4)
+    assert (blob.shape, blob.count, blob.readable) == ((4,), 4, False)
     with pytest.raises(WeightsError, match="layer 'a', blob 0.*a fork of Caffe") as error:
         blob.array()
     assert str(path) in str(error.value)

@@ -366,7 +366,7 @@ def test_blobs_are_shared_where_caffe_puts_its_split_layers(shared, case):
 def test_every_public_net_that_caffe_parses_is_read(shared):
     root = shared("corpus")
     rows = json.loads((root / "prototxt_index.json").read_text())
-    rows = [row for row in rows if row["kind"] == "net" and row.get("bvlc_ok")][::4]
+    rows = [row for row in rows if row["kind"] == "net" and row.get("bvlc_ok")][::6]
     refused = {}
     for row in rows:
         try:

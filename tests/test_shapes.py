@@ -90,7 +90,7 @@ CASES = [
     (CONV + " kernel_size: 3 axis: 2 }", [IMAGE], [(2, 6, 4, 5)], [(4, 9, 3), (4,)], 240 * 27),
     (CONV + " kernel_size: 1 axis: -3 }", [(6, 9, 7)], [(4, 9, 7)], [(4, 6, 1, 1), (4,)], 252 * 6),
     (
-        "Deconvolution convolution_param { num_output: 4 kernel_size: 3 stride: 2 pad: 1 group: 2 }",
+        "De" + CONV.lower() + " kernel_size: 3 stride: 2 pad: 1 group: 2 }",
         [IMAGE],
         [(2, 4, 17, 13)],
         [(6, 2, 3, 3), (4,)],
@@ -335,7 +335,7 @@ REFUSED = [
     ("Slice slice_param { slice_point: 7 }", [IMAGE], 2, "1 rising points within it"),
     ("Filter", [IMAGE, (3,)], 1, "differ in items"),
     ("BatchReindex", [IMAGE, (5, 1)], 1, "list of indices"),
-    ("Flatten flatten_param { axis: 2 end_axis: 1 }", [IMAGE], 1, "axis 2 lies behind end_axis 1"),
+    ("Flatten flatten_param { axis: 3 end_axis: 1 }", [IMAGE], 1, "axis 3 lies behind end_axis 1"),
     ("Reshape reshape_param { shape { dim: 5 dim: -1 } }", [IMAGE], 1, "756 elements"),
     ("Reshape reshape_param { shape { dim: -1 dim: -1 } }", [IMAGE], 1, "more than one -1"),
     ("Reshape reshape_param { shape { dim: [1, 1, 1, 756, 0] } }", [IMAGE], 1, "no such axis"),
@@ -354,6 +354,7 @@ REFUSED = [
     ("ReLU param { }", [IMAGE], 1, "1 param statements for 0 parameter blobs"),
     ("ReLU", [(70000, 70000)], 1, "4900000000 elements"),
     ("MemoryData memory_data_param { batch_size: 1 }", [], 2, "must all be above 0"),
+    ("Input", [], 0, "has 0 top(s), expected at least 1"),
 ]
 
 
@@ -397,7 +398,7 @@ def test_poolings_cover_every_pixel_and_start_within_the_image():
         for pad in range(kernel):
             window = Window((kernel,), (stride,), (pad,), (1,))
             (out,) = pool_sizes(None, (size,), window)
-            starts = range(-pad, size + pad, stride)
+            starts = range(-pad, 2 * (size + stride), stride)
             reached = next(i for i, s in enumerate(starts) if s + kernel >= size + pad)
             inside = sum(start < size for start in starts)
             assert out == (min(reached + 1, inside) if pad else reached + 1)
@@ -500,7 +501,7 @@ def test_a_database_needs_its_shape_from_outside_and_the_error_says_how():
 def test_the_batch_of_a_database_stays_unless_it_is_given():
     net = parse_net(DATA % "")
     assert infer(net, inputs={"data": (3, 8, 8)}).blobs["data"] == (32, 3, 8, 8)
-    assert infer(net, inputs={"data": [5, 3, 8, 8]}).blobs["data"] == (5, 3, 8, 8)
+    assert infer(net, inputs={"data": [5, 3, 8, 8]}).blobs["label"] == (5,)
     shapes = infer(net, inputs={"data": (3, 8, 8)}, batch=2)
     assert shapes.blobs == {"data": (2, 3, 8, 8), "label": (2,), "ip": (2, 10)}
     assert shapes.layers[-1].tops == ()
@@ -589,8 +590,8 @@ def test_python_layers_are_carried_likewise():
 
 def test_asking_for_a_layer_or_blob_that_is_not_there_names_the_nearest():
     shapes = infer(parse_net(FORKED))
-    with pytest.raises(NetError, match="no layer 'c3' in this phase; did you mean"):
-        shapes.layer("c3")
+    with pytest.raises(NetError, match="no layer 'prem' in this phase; did you mean 'perm'"):
+        shapes.layer("prem")
     with pytest.raises(NetError, match="no blob 'dat' in this phase; did you mean 'data'"):
         shapes.shape("dat")
 
@@ -721,11 +722,11 @@ def test_no_public_net_ends_in_anything_but_a_result_or_a_net_error(shared):
     root = shared("corpus")
     rows = json.loads((root / "prototxt_index.json").read_text())
     done = 0
-    for row in [row for row in rows if row["kind"] == "net" and "best_error" not in row][::8]:
+    for row in [row for row in rows if row["kind"] == "net" and "best_error" not in row][::16]:
         for phase in ("TRAIN", "TEST"):
             try:
                 infer(read_net(root / "prototxt" / row["rel"]), phase)
                 done += 1
             except NetError as error:
                 assert row["rel"] in str(error)
-    assert done > 100
+    assert done > 50

@@ -218,12 +218,14 @@ def export(net, weights, path, opset, batch, blobs, inputs, force, form):
 @click.option("--mean", help="Subtract: numbers with commas, or a .npy or .binaryproto file.")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply, after --mean.")
 @click.option("--bgr", is_flag=True, help="Swap the channels: images are RGB, the net takes BGR.")
+@click.option("--crop", is_flag=True, help="Cut the centre out of images that are larger.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
 @options.INPUT
 @options.FORMAT
 def compare(
-    net1, weights1, net2, weights2, images, labels, blobs, mean, scale, bgr, seed, inputs, form
-):
+    net1, weights1, net2, weights2, images, labels, blobs, mean, scale, bgr, crop, seed, inputs,
+    form,
+):  # fmt: skip
     """Run two nets on the same inputs in ONNX Runtime and compare their outputs."""
     from .. import api
     from ..report import comparison_table
@@ -241,6 +243,7 @@ def compare(
             mean=mean,
             scale=scale,
             bgr=bgr,
+            crop=crop,
             seed=seed,
             progress=progress,
         ).as_dict()

@@ -7,19 +7,17 @@ error(k)^2 = 1 - sum_{r <= k} d_r^2 / ||W||^2 exactly, and one run gives the who
 from __future__ import annotations
 
 from functools import reduce
-from itertools import islice
+from itertools import islice, zip_longest
 
 import numpy as np
 
 from caffesurgery.decompose.power import components
 from caffesurgery.decompose.scheme import GroupFactors, Part, Scheme, register
-from caffesurgery.decompose.truncated import residual
+from caffesurgery.decompose.truncated import residual, squared_norm
 
 
 class _Cp(Scheme):
     """What 3-way and 4-way CP share; modes are in the order (S, spatial ..., T)."""
-
-    counts_components = True
 
     def modes(self, T: int, S: int, D: int, E: int) -> tuple[int, ...]:
         """Sizes of the modes."""
@@ -35,21 +33,15 @@ class _Cp(Scheme):
 
     def factor(self, block, ranks, seed, tick):
         rank, modes = ranks[0], self.modes(*block.shape)
-        if rank == self.bounds(*block.shape)[0]:
-            weights, vectors = slices(block.transpose(1, 2, 3, 0).reshape(modes))
-        else:
-            weights = np.zeros(rank)
-            vectors = [np.zeros((rank, size), np.float32) for size in modes]
-            for r, (weight, found) in enumerate(islice(components(block, len(modes)), rank)):
-                weights[r] = weight
-                for factor, vector in zip(vectors, found):
-                    factor[r] = vector
-                tick()
+        full = self.bounds(*block.shape)[0]
+        weights, vectors = _greedy(block, modes, rank if rank < full else 0, tick)
+        if 2 * rank >= full:  # deflation never ends exactly; from about here slices lose less
+            others = fixed_modes(block.transpose(1, 2, 3, 0).reshape(modes), rank)
+            if np.sum(others[0] ** 2) >= np.sum(weights**2):
+                weights, vectors = others
         share = (weights ** (1 / len(modes))).astype(np.float32)[:, None]
         vectors = [vector * share for vector in vectors]
-        spatial_and_inputs = reduce(_each, vectors[:-1]).reshape(rank, -1)
-        lost = residual(block.reshape(len(block), -1), vectors[-1].T, spatial_and_inputs)
-        return GroupFactors(self.kernels(vectors, *block.shape), lost, weights**2)
+        return GroupFactors(self.kernels(vectors, *block.shape), _lost(block, vectors), weights**2)
 
     def kernels(self, vectors, T, S, D, E) -> tuple[np.ndarray, ...]:
         """The parts' kernels from one (R, size) array for each mode."""
@@ -57,14 +49,14 @@ class _Cp(Scheme):
 
     def energy_ranks(self, blocks, energy, most):
         ways = len(self.modes(*blocks[0].shape))
-        wanted = (energy - 1e-9) * sum(float(np.vdot(b, b)) for b in blocks)
+        wanted = (energy - 1e-9) * sum(squared_norm(block) for block in blocks)
         running = [components(block, ways) for block in blocks]
-        kept = 0.0
-        for rank in range(1, most[0]):
-            kept += sum(next(found, (0.0,))[0] ** 2 for found in running)
-            if kept >= wanted:
-                return [rank]
-        return [most[0]]
+        rank, kept = 1, 0.0
+        for rank, found in enumerate(zip_longest(*running, fillvalue=(0.0, ())), 1):
+            kept += sum(weight**2 for weight, _ in found)
+            if kept >= wanted or rank == most[0]:
+                break
+        return [rank]
 
 
 @register
@@ -105,7 +97,9 @@ class Cp4(_Cp):
         return (S, D, E, T)
 
     def unsuited(self, geometry):
-        return "needs a kernel larger than 1 both ways" if min(geometry.D, geometry.E) == 1 else None
+        return (
+            "needs a kernel larger than 1 both ways" if min(geometry.D, geometry.E) == 1 else None
+        )
 
     def chain(self, geometry, rank):
         g = geometry
@@ -126,25 +120,50 @@ class Cp4(_Cp):
         )
 
 
-def slices(tensor: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The exact CP: fix every mode but the two largest, and take the SVD of each slice.
+def _greedy(block, modes, rank, tick) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Norms (R,) and unit vectors (R, size) of each mode; zeros past the last component."""
+    weights = np.zeros(rank)
+    vectors = [np.zeros((rank, size), np.float32) for size in modes]
+    for r, (weight, found) in enumerate(islice(components(block, len(modes)), rank)):
+        weights[r] = weight
+        for factor, vector in zip(vectors, found):
+            factor[r] = vector
+        if r + 1 < rank:
+            tick(r + 1)
+    return weights, vectors
 
-    Returns the norms, descending, and one (R, size) array of unit vectors for each mode; R is
-    the product of all modes but the largest.  Greedy deflation never ends exactly; this does.
+
+def fixed_modes(tensor: np.ndarray, rank: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The CP of fixed modes: each slice over the two largest modes, by its SVD.
+
+    Returns the ``rank`` largest norms, descending, and one (R, size) array of unit vectors for
+    each mode.  Exact at the product of all modes but the largest.
     """
     order = np.argsort(tensor.shape, kind="stable")
     few, (p, q) = order[:-2], order[-2:]
-    small = [tensor.shape[mode] for mode in few]
     matrices = tensor.transpose(order).reshape(-1, tensor.shape[p], tensor.shape[q])
     left, values, right = np.linalg.svd(matrices.astype(np.float32), full_matrices=False)
-    ranked = np.argsort(-values, axis=None, kind="stable")
+    ranked = np.argsort(-values, axis=None, kind="stable")[:rank]
     index, component = np.unravel_index(ranked, values.shape)
     vectors: list = [None] * tensor.ndim
-    for mode, at in zip(few, np.unravel_index(index, small)):
+    for mode, at in zip(few, np.unravel_index(index, [tensor.shape[mode] for mode in few])):
         vectors[mode] = np.eye(tensor.shape[mode], dtype=np.float32)[at]
     vectors[p] = left[index, :, component]
     vectors[q] = right[index, component]
     return values[index, component].astype(np.float64), vectors
+
+
+def _lost(block: np.ndarray, vectors: list[np.ndarray]) -> float:
+    """Squared error of the CP, a few input channels at a time so that memory stays bounded."""
+    inputs, *spatial, outputs = vectors
+    T, S, D, E = block.shape
+    step = max(1, (1 << 22) // (len(inputs) * D * E))
+    total = 0.0
+    for start in range(0, S, step):
+        some = slice(start, start + step)
+        pattern = reduce(_each, spatial, inputs[:, some])
+        total += residual(block[:, some].reshape(T, -1), outputs.T, pattern)
+    return total
 
 
 def _each(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -105,12 +105,14 @@ def _merged(image: np.ndarray):
 
 
 def _separate(image: np.ndarray, D: int, E: int):
-    """The same for two modes: the best rank-1 approximation of the D x E image."""
+    """The same for two modes: a best rank-1 approximation of the D x E image."""
     image = image.reshape(D, E)
-    vertical = np.linalg.eigh(image @ image.T)[1][:, -1]
-    horizontal = vertical @ image
+    horizontal = image[np.argmax(np.einsum("de,de->d", image, image))]
+    for _ in range(_POLISH):
+        vertical = _unit(image @ horizontal)
+        horizontal = vertical @ image
     norm = float(blas.snrm2(horizontal))
-    horizontal /= np.float32(norm or 1)
+    horizontal = horizontal / np.float32(norm or 1)
     return norm, (vertical, horizontal), np.multiply.outer(vertical, horizontal).ravel()
 
 

@@ -109,7 +109,6 @@ class Scheme:
     name: key in SCHEMES;  title, source, equations: text for people
     kinds: the kinds of layers it takes ('conv', 'fc')
     rank_names: ('rank',), ('in', 'out'), ('in',) or ('out',)
-    counts_components: its progress counts components (else groups)
     """
 
     name: str
@@ -118,14 +117,13 @@ class Scheme:
     equations: str
     kinds: frozenset[str] = frozenset({"conv", "fc"})
     rank_names: tuple[str, ...] = ("rank",)
-    counts_components: bool = False
 
     # -- what a scheme says about geometry alone
 
     def applies(self, geometry: Geometry) -> str | None:
         """None where the scheme makes sense for this layer, else the reason why not."""
         if geometry.kind not in self.kinds:
-            return f"{self.name} does not take {geometry.kind} layers"
+            return f"{self.name} is for {' and '.join(sorted(self.kinds))} layers"
         return self.unsuited(geometry)
 
     def unsuited(self, geometry: Geometry) -> str | None:
@@ -165,29 +163,35 @@ class Scheme:
 
         Takes any float dtype, byte order and memory layout, read-only views included; computes
         in float32 with float64 where sums cancel.  Deterministic for a seed.  ``progress`` is
-        called with (done, total), in components for CP, in groups otherwise.  DecomposeError
-        for a kernel that is not finite or not 2-D or 4-D, and for illegal ranks.
+        called with (done, total) components of the first rank: after each one for CP, after
+        each group otherwise.  DecomposeError for a kernel that is not finite or not 2-D or 4-D,
+        and for illegal ranks.
         """
         kernel, energy = checked_kernel(kernel, group)
         geometry = Geometry.of(kernel.shape, group)
         parts = self.parts(geometry, ranks)
         if energy == 0:
-            return Decomposition(tuple(np.zeros(p.weight_shape, np.float32) for p in parts), 0.0)
+            return _nothing(parts, ranks, group)
         shares = [rank // group for rank in ranks]
-        ticks = _ticker(progress, sum(ranks) if self.counts_components else group)
         scale = _scale(energy / kernel.size)
         found = []
         for g, block in enumerate(_blocks(kernel, group)):
-            block = block if scale == 1 else block * block.dtype.type(1 / scale)
-            found.append(self.factor(block, shares, [seed, g], ticks))
-            if not self.counts_components:
-                ticks()
+            tick = _ticker(progress, g * shares[0], ranks[0])
+            found.append(self.factor(_scaled(block, scale), shares, [seed, g], tick))
+            tick(shares[0])
         return _joined(found, scale, energy)
 
     def factor(
-        self, block: np.ndarray, ranks: Sequence[int], seed: Sequence[int], tick: Callable
+        self,
+        block: np.ndarray,
+        ranks: Sequence[int],
+        seed: Sequence[int],
+        tick: Callable[[int], None],
     ) -> GroupFactors:
-        """Factors of one group's kernel (T, S, D, E) at its share of the ranks."""
+        """Factors of one group's kernel (T, S, D, E) at its share of the ranks.
+
+        May call ``tick(done)`` after each component but the last.
+        """
         raise NotImplementedError
 
     def ranks_for_energy(
@@ -207,7 +211,7 @@ class Scheme:
         if total == 0:
             return (group,) * len(most)
         scale = _scale(total / kernel.size)
-        blocks = [b if scale == 1 else b * b.dtype.type(1 / scale) for b in _blocks(kernel, group)]
+        blocks = [_scaled(block, scale) for block in _blocks(kernel, group)]
         return tuple(rank * group for rank in self.energy_ranks(blocks, energy, most))
 
     def energy_ranks(
@@ -242,26 +246,39 @@ def _blocks(kernel: np.ndarray, group: int) -> list[np.ndarray]:
 def _scale(mean_square: float) -> float:
     """A power of two to divide by, so that products of float32 neither over- nor underflow."""
     exponent = round(np.log2(mean_square) / 2)
-    return 1.0 if abs(exponent) <= 20 else 2.0**exponent
+    return 1.0 if abs(exponent) <= 20 else 2.0 ** max(-120, min(120, exponent))
 
 
-def _ticker(progress: Progress | None, total: int) -> Callable[[], None]:
-    done = 0
+def _scaled(block: np.ndarray, scale: float) -> np.ndarray:
+    """The block over the scale; the block itself, without a copy, in the usual range."""
+    if scale == 1:
+        return block
+    return np.multiply(block, 1 / scale, dtype=np.promote_types(block.dtype, np.float32))
 
-    def tick() -> None:
-        nonlocal done
-        done += 1
+
+def _ticker(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    """A callback for one group, whose components come after those of the groups before."""
+
+    def tick(done: int) -> None:
         if progress:
-            progress(done, total)
+            progress(before + done, total)
 
     return tick
+
+
+def _nothing(parts: Sequence[Part], ranks: Sequence[int], group: int) -> Decomposition:
+    """The decomposition of a zero kernel: zero factors, no error."""
+    factors = tuple(np.zeros(part.weight_shape, np.float32) for part in parts)
+    return Decomposition(factors, 0.0, np.zeros(ranks[0] // group) if len(ranks) == 1 else None)
 
 
 def _joined(found: Sequence[GroupFactors], scale: float, energy: float) -> Decomposition:
     """The groups' factors side by side, scaled back, with the error over the whole layer."""
     columns = list(zip(*(group.factors for group in found)))
     share = np.float32(scale ** (1 / len(columns)))
-    factors = tuple(np.concatenate(c) if len(c) > 1 else c[0] for c in columns)
+    factors = tuple(
+        np.concatenate(c) if len(c) > 1 else np.ascontiguousarray(c[0]) for c in columns
+    )
     if scale != 1:
         factors = tuple(factor * share for factor in factors)
     energy = energy / scale**2

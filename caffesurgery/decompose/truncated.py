@@ -76,14 +76,19 @@ def squared_norm(array: np.ndarray) -> float:
     return total
 
 
-def leading_columns(matrix: np.ndarray, rank: int, seed: Sequence[int]) -> np.ndarray:
+def leading_columns(
+    matrix: np.ndarray, rank: int, seed: Sequence[int], near: np.ndarray | None = None
+) -> np.ndarray:
     """Orthonormal (m, R), C order: the leading left singular vectors, R <= m.
 
-    More vectors than the matrix has are completed to an orthonormal set.
+    More vectors than the matrix has are completed to an orthonormal set.  For large m one step
+    of orthogonal iteration from ``near`` (m, R), which never loses norm, stands in for them.
     """
     rows = len(matrix)
     if rows <= DIRECT:
         return _eigenvectors(gram(matrix), rank)
+    if near is not None:
+        return _orthonormal(matmul(matrix, matmul(near.T, matrix).T), near[:, :0])
     found = truncated_svd(matrix, min(rank, *matrix.shape), seed).left
     extra = np.random.default_rng(seed).standard_normal((rows, rank - found.shape[1]))
     return np.ascontiguousarray(qr(np.hstack([found, extra]), mode="economic")[0], np.float32)
@@ -149,17 +154,18 @@ def _krylov(matrix: np.ndarray, rank: int, rng) -> tuple[np.ndarray, np.ndarray]
         projected.append(matmul(block.T, matrix))
         small = _bordered(small, projected)
         size = basis.shape[1]
-        values, vectors = eigh(small)
-        before, kept = kept, float(values[-rank:].sum())
-        last, gain = gain, kept - before
-        # The gains fall about geometrically; their sum to come is gain^2 / (last - gain).
-        settled = max(_SETTLED * (total - kept), 1e-10 * total)
-        if size >= 2 * rank and gain**2 <= settled * max(0.0, last - gain):
-            break
+        if size >= rank:
+            before, kept = kept, float(eigh(small, eigvals_only=True)[-rank:].sum())
+            last, gain = gain, kept - before
+            # The gains fall about geometrically; their sum to come is gain^2 / (last - gain).
+            settled = max(_SETTLED * (total - kept), 1e-10 * total)
+            if size >= 2 * rank and gain**2 <= settled * max(0.0, last - gain):
+                break
         if size + width > rows:
             break
         block = matmul(matrix, projected[-1].T)
-    chosen = vectors[:, ::-1][:, :rank].astype(np.float32)
+    chosen = eigh(small, subset_by_index=[size - rank, size - 1])[1]
+    chosen = chosen[:, ::-1].astype(np.float32)
     right = np.zeros((rank, columns), np.float32)
     for i, piece in enumerate(projected):
         right += matmul(chosen[i * width : (i + 1) * width].T, piece)

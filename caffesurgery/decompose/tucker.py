@@ -55,9 +55,7 @@ class Tucker2(Scheme):
         tensor = working(block.transpose(0, 2, 3, 1)).reshape(T, D * E, S)
         inputs, outputs, core, lost = hooi(tensor, *ranks, seed)
         core = core.reshape(ranks[1], D, E, ranks[0]).transpose(0, 3, 1, 2)
-        return GroupFactors(
-            (inputs.T[:, :, None, None], core, outputs[:, :, None, None]), lost
-        )
+        return GroupFactors((inputs.T[:, :, None, None], core, outputs[:, :, None, None]), lost)
 
     def energy_ranks(self, blocks, energy, most):
         inputs = sum(singular_values(by_input(block)) ** 2 for block in blocks)
@@ -71,18 +69,19 @@ def hooi(
     """Tucker-2 of a tensor (T, K, S), float32, at ranks ``inner`` (of S) and ``outer`` (of T).
 
     Returns U3 (S, R3) and U4 (T, R4), orthonormal, the core (R4, K, R3) and the squared error.
-    Starts from U4 of the HOSVD; already the first half sweep is then no worse than the HOSVD,
-    and every further one lowers the error.
+    Starts from U3 of the HOSVD, so that already the first sweep is no worse than the HOSVD, and
+    every further one lowers the error.
     """
     T, K, S = tensor.shape
     total = squared_norm(tensor)
-    outputs = leading_columns(tensor.reshape(T, K * S), outer, seed)
+    inputs, outputs = leading_columns(tensor.reshape(T * K, S).T, inner, seed), None
     lost = total
-    for _ in range(_SWEEPS):
-        seen = matmul(outputs.T, tensor.reshape(T, K * S)).reshape(outer * K, S)
-        inputs = leading_columns(seen.T, inner, seed)
+    for sweep in range(_SWEEPS):
+        if sweep:
+            seen = matmul(outputs.T, tensor.reshape(T, K * S)).reshape(outer * K, S)
+            inputs = leading_columns(seen.T, inner, seed, inputs)
         seen = matmul(tensor.reshape(T * K, S), inputs).reshape(T, K * inner)
-        outputs = leading_columns(seen, outer, seed)
+        outputs = leading_columns(seen, outer, seed, outputs)
         core = matmul(outputs.T, seen).reshape(outer, K, inner)
         before, lost = lost, total - squared_norm(core)
         if before - lost <= _TOLERANCE * total:

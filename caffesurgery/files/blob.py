@@ -57,10 +57,15 @@ class Blob:
     _data: object = field(repr=False, compare=False)
     _place: _Place | None = field(repr=False)
 
+    @property
+    def readable(self) -> bool:
+        """False where a fork keeps the numbers in a field of its own that is not understood."""
+        return self._place is not None
+
     def array(self) -> np.ndarray:
         """The numbers, read-only, in ``shape`` and ``dtype``; a view on the file where it can be.
 
-        Raises WeightsError where a fork keeps them in a field of its own that is not understood.
+        Raises WeightsError where they are not ``readable``.
         """
         place = self._place
         if place is None:

@@ -35,6 +35,7 @@ __all__ = [
 MAX_GATHERED = 1 << 18  # layers, names, types and blobs of one file: a bound on memory
 
 _NET_NAME = 1  # NetParameter.name
+_PIECE = 1 << 22  # bytes in memory at a time while a file is copied
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,14 @@ class Caffemodel:
         """How many numbers the blobs hold, counting layers of one name once."""
         return sum(blob.count for layer in self._used.values() for blob in layer.blobs)
 
-    def pieces(self, start: int, end: int, size: int = 1 << 22) -> Iterator[memoryview]:
+    def pieces(self, start: int, end: int) -> Iterator[memoryview]:
         """The file's bytes from ``start`` to ``end`` in pieces, each of which leaves memory again
         when the next is asked for."""
         view = memoryview(self._data)
-        for begin in range(start, end, size):
-            yield view[begin : min(begin + size, end)]
-            self.release(begin, min(begin + size, end))
+        for begin in range(start, end, _PIECE):
+            stop = min(begin + _PIECE, end)
+            yield view[begin:stop]
+            self.release(begin, stop)
 
     def release(self, start: int, end: int) -> None:
         """Let go of the memory that holds these bytes; who touches them again reads them anew."""
@@ -135,6 +137,8 @@ def read_mean(path: str | os.PathLike) -> np.ndarray:
     except WeightsError as error:
         problem = foreign_kind(data) or f"{error}; expected a single blob (mean.binaryproto)"
         raise WeightsError(f"{path}: {problem}") from None
+    if not blob.readable:
+        raise WeightsError(f"{path}: no numbers here; expected a single blob (mean.binaryproto)")
     return blob.array()
 
 

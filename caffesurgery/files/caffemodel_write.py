@@ -26,7 +26,7 @@ Progress = Callable[[int], None]
 
 MAX_BYTES = 2**31 - 1  # protobuf, and so Caffe, reads no message that is longer
 
-_PIECE = 1 << 22
+_PIECE = 1 << 22  # bytes between two reports of progress
 _LEGACY, _DATA, _SHAPE = (1, 2, 3, 4), 5, 7  # BlobProto; legacy: num, channels, height, width
 _DIM = 1  # BlobShape
 

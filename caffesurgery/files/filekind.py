@@ -6,21 +6,23 @@ a guess must never refuse a file that can be read.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 
 from ..errors import WeightsError
-from . import wire
+from . import dialects, wire
 
 _HEAD = 1 << 16
 _AGAIN = "copy or download it again"
 _UNPACK = "unpack it first"
+_FETCH = "fetch it with 'git lfs pull'"
+_RAW = "download the raw file instead of the page about it"
+_SAVE = "load it in Caffe and save it in the BINARYPROTO format"
 
 _MAGIC = (
-    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "run 'git lfs pull'"),
-    (rb"\s*(?i:<!doctype|<html|<\?xml)", "an HTML or XML page", "download the raw file"),
-    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "load it in Caffe and save it as caffemodel"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", _FETCH),
+    (rb"(?:\xef\xbb\xbf)?\s*(?i:<!doctype|<html|<\?xml)", "an HTML or XML page", _RAW),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file (a .caffemodel.h5?)", _SAVE),
     (rb"PK\x03\x04", "a zip archive", _UNPACK),
     (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
     (rb"BZh", "compressed with bzip2", _UNPACK),
@@ -28,6 +30,7 @@ _MAGIC = (
     (rb"\x93NUMPY", "a NumPy file", "give the caffemodel"),
     (rb"\x80[\x02-\x05]", "a Python pickle (weights of PyTorch?)", "convert it to Caffe first"),
 )
+_TEXT = re.compile(rb"(?=.*[A-Za-z]{2})[\t\n\r\f\x20-\x7e\x80-\xff]*", re.DOTALL)
 
 
 def foreign_kind(data) -> str | None:
@@ -36,7 +39,7 @@ def foreign_kind(data) -> str | None:
     for pattern, kind, advice in _MAGIC:
         if re.match(pattern, head):
             return f"this is {kind}; {advice}"
-    if not re.search(rb"[^\t\n\r\f\x20-\x7e\x80-\xff]", head):
+    if _TEXT.fullmatch(head):
         return "this is text (a prototxt?); were the net and its weights given in the wrong order?"
     return None
 
@@ -44,12 +47,14 @@ def foreign_kind(data) -> str | None:
 def other_message(data) -> str | None:
     """Which other message of Caffe the fields at the top belong to; None if to no known one."""
     tops = set()
-    with contextlib.suppress(WeightsError):
+    try:
         for number, kind, _, _ in itertools.islice(wire.fields(data, 0, len(data)), 1000):
             tops.add((number, kind))
+    except WeightsError:
+        return None
     if {(1, wire.VARINT), (3, wire.BYTES)} <= tops:
         return "this is a solver's state (.solverstate); give the caffemodel saved with it"
-    if tops & {(5, wire.BYTES), (7, wire.BYTES)}:
+    if tops & {(5, wire.BYTES), (7, wire.BYTES)} and (dialects.LAYER, wire.BYTES) not in tops:
         return "this is a single blob (a mean.binaryproto?), not a net; give the caffemodel"
     return None
 

@@ -45,8 +45,7 @@ _VALUE = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _SKIP = re.compile(_SPACE)
-_NAME = re.compile(rf"{_WORD}|\[[\w./%\s-]+\]", re.ASCII)
-_EXTENSION = re.compile(r"\[[A-Za-z_][\w%-]*(?:[./][A-Za-z_][\w%-]*)*\]", re.ASCII)
+_NAME = re.compile(rf"{_WORD}|\[\s*{_WORD}(?:\s*[./]\s*{_WORD})*\s*\]", re.ASCII)
 _TOKEN = re.compile(r"[\w.+-]{1,40}|.", re.ASCII | re.DOTALL)
 _PIECE = re.compile(r"""#[^\n]*|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
 _CLOSED = re.compile(r"""(["'])(?:[^\\\n]|\\.)*?\1""")
@@ -334,10 +333,8 @@ class _Reader:
         if last and char in "\"'" and getattr(last.value, "kind", "") == "string":
             last.value, last.end = self.scalar(last.value.start, last.name)
             return last.end
-        match = _NAME.match(text, offset)
-        name = re.sub(r"\s", "", match.group()) if match else ""
-        if not match or (char == "[" and not _EXTENSION.fullmatch(name)):
-            self.bad_name(offset, fields)
+        match = _NAME.match(text, offset) or self.bad_name(offset, fields)
+        name = "".join(match[0].split())
         after = self.skip(match.end())
         colon = text.startswith(":", after)
         if colon:

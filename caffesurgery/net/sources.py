@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..errors import NetError, suggest
 from .layers import MaybeShape, Shape, lookup
-from .layers.base import show
+from .layers.base import check_arity, show
 from .layers.data import Parameter, Source
 from .net import Layer, Net
 
@@ -30,6 +30,7 @@ def source_shapes(
     for index, layer in enumerate(layers):
         entry = lookup(layer.type)
         if isinstance(entry, Source) and not isinstance(entry, Parameter):
+            check_arity(entry, layer)
             made[index] = _shapes(layer, entry, given, batch, notes)
     return _rebatch(made, batch) if batch else made
 
@@ -58,6 +59,7 @@ def _check_given(net: Net, given: dict, batch: int | None) -> None:
 def _shapes(
     layer: Layer, entry: Source, given: dict, batch: int | None, notes: list[str]
 ) -> list[MaybeShape]:
+    """Shapes of one source's tops: what is given, else what the text says, else what is likely."""
     shapes = list(entry.tops(layer, []))
     stated = entry.batch(layer)
     for top, name in enumerate(layer.tops):
@@ -69,9 +71,8 @@ def _shapes(
         shapes[0], why = entry.guess(layer)
         if shapes[0]:
             notes.append(f"{layer.where()}: '{layer.tops[0]}' taken as {show(shapes[0])}: {why}")
-    if entry.param and shapes[0] and len(shapes) > 1 and layer.tops[1:] and shapes[1] is None:
-        if layer.type != "HDF5Data":
-            shapes[1] = shapes[0][:1]
+    if entry.labels and shapes[0] and layer.tops[1:] and layer.tops[1] not in given:
+        shapes[1] = shapes[0][:1]
     missing = [name for name, shape in zip(layer.tops, shapes) if shape is None]
     if missing:
         example = (3, 227, 227) if missing[0] == layer.tops[0] else (1,)

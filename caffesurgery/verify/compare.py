@@ -55,7 +55,7 @@ class Comparison:
         scored = [blob for blob in self.blobs if blob.top1 is not None]
         table = {}
         for blob in scored:
-            for i, net in enumerate(("first net", "second net")):
+            for i, net in enumerate(("first", "second")):
                 scores = {"top1": blob.top1[i]}
                 if blob.top5 is not None:
                     scores["top5"] = blob.top5[i]

@@ -31,6 +31,8 @@ class Session:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        # threads that wait in a loop take the cores from the other net's session
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not repack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         try:

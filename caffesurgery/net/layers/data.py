@@ -10,10 +10,15 @@ from .base import LayerType, MaybeShape, Shape, refuse, register
 
 
 class Source(LayerType):
-    """A layer that feeds the net; ``param`` names its parameters, if they have a batch size."""
+    """A layer that feeds the net.
+
+    ``param`` names its parameters, if they have a batch size; ``labels`` says that top 1 has one
+    label for each item of top 0.
+    """
 
     takes = (0, 0)
     param = ""
+    labels = False
 
     def batch(self, layer) -> int | None:
         """The batch size that the layer's parameters give."""
@@ -75,6 +80,7 @@ class MemoryData(Source):
     types = ("MemoryData",)
     gives = (2, 2)
     param = "memory_data_param"
+    labels = True
 
     def tops(self, layer, bottoms):
         params = layer.params(self.param)
@@ -86,6 +92,8 @@ class MemoryData(Source):
 
 class _Images(Source):
     """Images with labels from somewhere outside: what is known is batch size and crop."""
+
+    labels = True
 
     def tops(self, layer, bottoms) -> list[MaybeShape]:
         batch = self.batch(layer)

@@ -182,7 +182,7 @@ def centre(g, tensor: str, axes: list[int]) -> tuple[str, str]:
 
 
 def spread(layer, g, axis: int, weight: int, learned: bool = False) -> str:
-    """Bottom 1, or a learned blob where there is none, with ones behind to reach bottom 0's axes."""
+    """Bottom 1, or a learned blob where there is none, with ones behind to fit bottom 0's axes."""
     axes = len(g.bottom_shapes[0])
     if learned or len(layer.bottoms) == 1:
         blob = g.weight(weight)
