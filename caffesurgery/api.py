@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from .errors import FileError, PlanError, WeightsError
+from .errors import ExportError, FileError, PlanError, WeightsError
 from .files import caffemodel
 from .files.atomic import staged_folder
 from .files.caffemodel import Caffemodel
@@ -289,7 +289,8 @@ def compress(
     """The whole job: plan, apply, save, export, and compare what was written with the original.
 
     Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
-    ``folder``, all of them or none.  Returns the report as a dict.
+    ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
+    same; the report's notes name the layer.  Returns the report as a dict.
     """
     weights = model.require_weights()
     texts = output_names([model.net.doc.path, *map(str, also)], True)
@@ -300,11 +301,15 @@ def compress(
         )
         result = apply(model, made, also, progress=progress)
         write_result(result, stage, progress)
-        smaller, comparison = load_written(result, stage), None
+        smaller, comparison, notes = load_written(result, stage), None, ()
         if onnx:
-            export_onnx(smaller, stage / "net.onnx", progress=progress)
-            comparison = compare(model, smaller, progress=progress)
+            try:
+                export_onnx(smaller, stage / "net.onnx", progress=progress)
+                comparison = compare(model, smaller, progress=progress)
+            except ExportError as error:
+                notes = (f"no net.onnx, and nothing compared: {error}",)
         report = operation_report(result, smaller)
+        report["notes"] += notes
         report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         report["comparison"] = comparison.as_dict() if comparison else None
         dump_json(report, stage / "report.json")

@@ -61,11 +61,12 @@ class VerifyError(SurgeryError):
     """Two nets that cannot be compared, or inputs that do not fit."""
 
 
-def suggest(word: str, known) -> str:
-    """The sentence that ends an error about an unknown word: the nearest names, then all of them."""
+def suggest(word: str, known, most: int = 24) -> str:
+    """The end of an error about an unknown word: the nearest name, then all, or the first ones."""
     import difflib
 
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"{hint}known: {', '.join(names) or 'none'}"
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{hint}known: {', '.join(names[:most]) or 'none'}{rest}"

@@ -45,30 +45,44 @@ def checked_kernel(kernel, group: int) -> tuple[np.ndarray, float]:
 
 
 def checked_ranks(scheme, geometry, ranks: Sequence[int]) -> tuple[int, ...]:
-    """Ranks as ints, one for each of the scheme's rank names, within bounds, legal for groups."""
+    """Ranks as ints, one for each of the scheme's rank names, at least 1, legal for the groups."""
     names = scheme.rank_names
     if np.ndim(ranks) != 1 or len(ranks) != len(names):
         raise DecomposeError(
             f"{scheme.name} takes {len(names)} rank(s) ({', '.join(names)}), met {ranks!r}"
         )
     group = geometry.group
-    for name, rank, most in zip(names, ranks, scheme.max_ranks(geometry)):
-        label = "rank" if name == "rank" else f"{name} rank"
+    for label, rank, most in zip(_labels(scheme), ranks, scheme.max_ranks(geometry)):
         if not isinstance(rank, (int, np.integer)) or rank < 1:
-            raise DecomposeError(f"{label} {rank} of {scheme.name}: expected an integer from 1")
-        if rank > most:
-            raise DecomposeError(
-                f"{label} {rank} of {scheme.name} is more than this layer has: "
-                f"the largest possible is {most}"
-            )
+            raise DecomposeError(f"{label} {rank}: expected an integer from 1")
         if rank % group:
-            below, above = rank // group * group, -(-rank // group) * group
-            near = f"{below} or {above}" if below else f"{above}"
+            below = rank // group * group
+            near = [str(legal) for legal in (below, below + group) if 0 < legal <= most] or [
+                str(most)
+            ]
             raise DecomposeError(
-                f"{label} {rank} of {scheme.name} does not divide over {group} groups "
-                f"(ranks are totals over the groups): use {near}"
+                f"{label} {rank} does not divide over {group} groups "
+                f"(ranks are totals over the groups): use {' or '.join(near)}"
             )
     return tuple(int(rank) for rank in ranks)
+
+
+def check_possible(scheme, geometry, ranks: Sequence[int]) -> None:
+    """DecomposeError for a rank that is larger than the layer's kernel can have."""
+    for label, rank, most in zip(_labels(scheme), ranks, scheme.max_ranks(geometry)):
+        if rank > most:
+            T, S, D, E = geometry.weight_shape
+            raise DecomposeError(
+                f"{label} {rank} is more than a {T} x {S} x {D} x {E} kernel has: "
+                f"the largest possible is {most}"
+            )
+
+
+def _labels(scheme) -> list[str]:
+    """How errors call the scheme's ranks."""
+    if scheme.rank_names == ("rank",):
+        return [f"{scheme.name}: rank"]
+    return [f"{scheme.name}: {name} rank" for name in scheme.rank_names]
 
 
 def checked_energy(energy: float) -> None:

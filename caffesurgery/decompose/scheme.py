@@ -13,7 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from caffesurgery.decompose.check import checked_energy, checked_kernel, checked_ranks
+from caffesurgery.decompose.check import (
+    check_possible,
+    checked_energy,
+    checked_kernel,
+    checked_ranks,
+)
 from caffesurgery.errors import DecomposeError, suggest
 
 Progress = Callable[[int, int], None]
@@ -141,9 +146,17 @@ class Scheme:
         raise NotImplementedError
 
     def parts(self, geometry: Geometry, ranks: Sequence[int]) -> tuple[Part, ...]:
-        """The chain of small layers, first to last; checks the ranks (DecomposeError)."""
+        """The chain of small layers, first to last, whatever the rank (so that any can be costed).
+
+        DecomposeError for ranks that are not positive or do not divide over the groups.
+        """
+        return self.chain(geometry, *checked_ranks(self, geometry, ranks))
+
+    def check_ranks(self, geometry: Geometry, ranks: Sequence[int]) -> tuple[int, ...]:
+        """The ranks as ints where `decompose` takes them; DecomposeError with the legal ones."""
         ranks = checked_ranks(self, geometry, ranks)
-        return self.chain(geometry, *ranks)
+        check_possible(self, geometry, ranks)
+        return ranks
 
     def chain(self, geometry: Geometry, *ranks: int) -> tuple[Part, ...]:
         """The parts for ranks that are known to be legal."""
@@ -169,7 +182,8 @@ class Scheme:
         """
         kernel, energy = checked_kernel(kernel, group)
         geometry = Geometry.of(kernel.shape, group)
-        parts = self.parts(geometry, ranks)
+        ranks = self.check_ranks(geometry, ranks)
+        parts = self.chain(geometry, *ranks)
         if energy == 0:
             return _nothing(parts, ranks, group)
         shares = [rank // group for rank in ranks]
@@ -276,9 +290,8 @@ def _joined(found: Sequence[GroupFactors], scale: float, energy: float) -> Decom
     """The groups' factors side by side, scaled back, with the error over the whole layer."""
     columns = list(zip(*(group.factors for group in found)))
     share = np.float32(scale ** (1 / len(columns)))
-    factors = tuple(
-        np.concatenate(c) if len(c) > 1 else np.ascontiguousarray(c[0]) for c in columns
-    )
+    joined = (np.concatenate(c) if len(c) > 1 else c[0] for c in columns)
+    factors = tuple(np.ascontiguousarray(factor) for factor in joined)
     if scale != 1:
         factors = tuple(factor * share for factor in factors)
     energy = energy / scale**2

@@ -45,7 +45,9 @@ _VALUE = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _SKIP = re.compile(_SPACE)
-_NAME = re.compile(rf"{_WORD}|\[\s*{_WORD}(?:\s*[./]\s*{_WORD})*\s*\]", re.ASCII)
+_NAME = re.compile(
+    rf"{_WORD}|\[{_SPACE}{_WORD}(?:{_SPACE}[./]{_SPACE}{_WORD})*{_SPACE}\]", re.ASCII
+)
 _TOKEN = re.compile(r"[\w.+-]{1,40}|.", re.ASCII | re.DOTALL)
 _PIECE = re.compile(r"""#[^\n]*|"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
 _CLOSED = re.compile(r"""(["'])(?:[^\\\n]|\\.)*?\1""")
@@ -334,7 +336,7 @@ class _Reader:
             last.value, last.end = self.scalar(last.value.start, last.name)
             return last.end
         match = _NAME.match(text, offset) or self.bad_name(offset, fields)
-        name = "".join(match[0].split())
+        name = _SKIP.sub("", match[0])
         after = self.skip(match.end())
         colon = text.startswith(":", after)
         if colon:

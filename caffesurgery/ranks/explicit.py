@@ -57,7 +57,7 @@ class Explicit(Rule):
                 f"possible is {'x'.join(map(str, full))}"
             )
         try:
-            candidate.scheme.parts(candidate.geometry, ranks)
+            candidate.scheme.check_ranks(candidate.geometry, ranks)
         except DecomposeError as error:
             raise RankError(f"--ranks {candidate.name}={value}: {error}") from error
         return Choice(ranks, f"given: {pattern}={value}")

@@ -117,7 +117,7 @@ def _prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> _Work:
     if isinstance(geometry, str):
         raise PlanError(f"{where}: {entry.scheme} does not apply: {geometry}")
     try:
-        parts = scheme.parts(geometry, entry.ranks)
+        parts = scheme.parts(geometry, scheme.check_ranks(geometry, entry.ranks))
     except DecomposeError as error:
         raise PlanError(f"{where}: {error}") from error
     return _Work(entry, found, scheme, geometry, parts)

@@ -45,7 +45,7 @@ def make_plan(
         raise PlanError(
             f"{net.doc.path or net.name}: method {method} finds no layer to decompose ({reasons})"
         )
-    allocated = rule.allocate(candidates, growth, progress)
+    allocated = _alike(rule.allocate(candidates, growth, progress), shapes)
     planned = []
     for candidate in candidates:
         choice = allocated[candidate.name]
@@ -97,6 +97,17 @@ def find_candidates(
         scheme, geometry = chosen
         candidates.append(_candidate(name, scheme, geometry, found, weights))
     return candidates, kept
+
+
+def _alike(allocated: dict, shapes: NetShapes) -> dict:
+    """Layers that share their weights get what the first of them got."""
+    firsts: dict[str, str] = {}
+    for entry in shapes.layers:
+        name, specs = entry.layer.name, entry.layer.specs
+        if name in allocated and specs and specs[0].name:
+            first = firsts.setdefault(specs[0].name, name)
+            allocated[name] = allocated[first]
+    return allocated
 
 
 def _candidate(name, scheme, geometry, found: Target, weights: Caffemodel) -> Candidate:

@@ -102,26 +102,75 @@ def compare(
         _check_alike(first, second, names)
         if given is not None:
             prepare.check(given, _image_shape(first))
-        size = _batch_size(first, second, batch)
-        total = -(-samples // size) * size if given is None else len(given.images)
-        tallies = {name: Tally(name) for name in names}
-        for start, feeds in _feeds(first, given, prepare, total, size, seed):
-            count = min(size, total - start)
-            found = first.run(feeds), second.run(dict(zip(second.inputs, feeds.values())))
-            known = None if given is None or given.labels is None else given.labels[start:][:count]
-            for name, tally in tallies.items():
-                tally.add(*(_items(out[name], size, count) for out in found), known)
-            if progress:
-                progress(f"{start + count} of {total}", (start + count) / total)
+        feed = _Feed(given, prepare, seed, *_sizes(first, second, given, samples, batch))
+        tallies = _run_both(first, second, names, feed, progress)
     return Comparison(
-        images=total,
+        images=feed.total,
         source="random inputs" if given is None else given.name,
         seed=seed if given is None else None,
-        batch=size,
-        blobs=tuple(tally.result() for tally in tallies.values()),
+        batch=feed.size,
+        blobs=tuple(tally.result() for tally in tallies),
         only_first=tuple(blob for blob in first.outputs if blob not in second.outputs),
         only_second=tuple(blob for blob in second.outputs if blob not in first.outputs),
     )
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """``total`` items in batches of ``size``: given images, or noise where there are none."""
+
+    given: Images | None
+    prepare: Preprocessing
+    seed: int
+    total: int
+    size: int
+
+    def batches(self, net: NetSession) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """(First item, input name -> array) of every batch; the last image fills up its batch."""
+        noise = np.random.default_rng(self.seed)
+        for start in range(0, self.total, self.size):
+            if self.given is None:
+                yield (
+                    start,
+                    {
+                        name: noise.standard_normal(self._shape(dims), np.float32)
+                        for name, dims in net.inputs.items()
+                    },
+                )
+                continue
+            ((name, dims),) = net.inputs.items()
+            images = self.prepare(self.given.images[start : start + self.size], dims[1:])
+            filling = np.repeat(images[-1:], self.size - len(images), axis=0)
+            yield start, {name: np.concatenate([images, filling]) if len(filling) else images}
+
+    def _shape(self, dims: tuple) -> tuple[int, ...]:
+        return (dims[0] if isinstance(dims[0], int) else self.size, *dims[1:])
+
+    def labels(self, start: int, count: int) -> np.ndarray | None:
+        """The labels of a batch, where there are any."""
+        if self.given is None or self.given.labels is None:
+            return None
+        return self.given.labels[start : start + count]
+
+
+def _run_both(
+    first: NetSession,
+    second: NetSession,
+    names: Sequence[str],
+    feed: _Feed,
+    progress: Progress | None,
+) -> list[Tally]:
+    """The tallies of the named blobs, after every batch went through both nets."""
+    tallies = [Tally(name) for name in names]
+    for start, feeds in feed.batches(first):
+        count = min(feed.size, feed.total - start)
+        found = first.run(feeds), second.run(dict(zip(second.inputs, feeds.values())))
+        for tally in tallies:
+            parts = (_items(out[tally.name], feed.size, count) for out in found)
+            tally.add(*parts, feed.labels(start, count))
+        if progress:
+            progress(f"{start + count} of {feed.total}", (start + count) / feed.total)
+    return tallies
 
 
 def _check_alike(first: NetSession, second: NetSession, names: Sequence[str]) -> None:
@@ -154,39 +203,26 @@ def _image_shape(net: NetSession) -> tuple[int, ...]:
     return shapes[0]
 
 
-def _batch_size(first: NetSession, second: NetSession, batch: int | None) -> int:
-    """Items at once: what the nets demand, else what was asked for, else what keeps memory low."""
+def _sizes(
+    first: NetSession, second: NetSession, given: Images | None, samples: int, batch: int | None
+) -> tuple[int, int]:
+    """(Items in all, items at once): the nets' own batch where it is fixed, else ``batch``, else
+    what keeps memory low.  Noise comes in whole batches."""
+    if batch is not None and batch < 1 or samples < 1:
+        raise VerifyError(f"batch {batch}, samples {samples}: expected 1 or more")
     fixed = {net.batch for net in (first, second) if net.batch}
     if len(fixed) > 1:
         one, other = sorted(fixed)
         raise VerifyError(
             f"the nets' batches are fixed at {one} and {other}; give both prototxts the same"
         )
+    total = samples if given is None else len(given.images)
     if fixed:
-        return fixed.pop()
-    if batch is not None and batch < 1:
-        raise VerifyError(f"batch {batch}: expected 1 or more")
+        size = fixed.pop()
+        return (total if given is not None else -(-total // size) * size), size
     item = sum(math.prod(dims[1:]) for dims in first.inputs.values())
-    return batch or max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(1, item)))
-
-
-def _feeds(
-    net: NetSession, given: Images | None, prepare: Preprocessing, total: int, size: int, seed: int
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(First item, input name -> array) of every batch of ``size``; the last image fills it up."""
-    noise = np.random.default_rng(seed)
-    for start in range(0, total, size):
-        if given is None:
-            shapes = {
-                name: (dims[0] if isinstance(dims[0], int) else size, *dims[1:])
-                for name, dims in net.inputs.items()
-            }
-            yield start, {name: noise.standard_normal(s, np.float32) for name, s in shapes.items()}
-            continue
-        ((name, dims),) = net.inputs.items()
-        images = prepare(given.images[start : start + size], dims[1:])
-        filling = np.repeat(images[-1:], size - len(images), axis=0)
-        yield start, {name: np.concatenate([images, filling]) if len(filling) else images}
+    size = batch or max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(1, item)))
+    return total, min(size, total)
 
 
 def _items(array: np.ndarray, size: int, count: int) -> np.ndarray:
