@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import ExportError, FileError, PlanError, WeightsError
 from .files import caffemodel
@@ -24,12 +25,13 @@ from .files.caffemodel import Caffemodel
 from .net.match import require_match
 from .net.net import Net, read_net
 from .net.shapes import NetShapes, infer
-from .report import Inspection, dump_json, inspect_net, operation_report
-from .surgery.apply import Operated, apply_plan
-from .surgery.plan import Plan, read_plan
-from .surgery.planner import make_plan
-from .surgery.prove import Described, describe, prove
-from .surgery.restore import Chain, restore_net
+from .report import Inspection, encode_json, inspect_net, operation_report
+
+if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
+    from .surgery.apply import Operated
+    from .surgery.plan import Plan
+    from .surgery.prove import Described
+    from .surgery.restore import Chain
 
 __all__ = [
     "Model", "Result", "apply", "compare", "compress", "export_onnx", "inspect", "load", "plan",
@@ -129,6 +131,8 @@ def plan(
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose.
     """
+    from .surgery.planner import make_plan
+
     patterns = layers.split(",") if isinstance(layers, str) else list(layers)
     made = make_plan(
         model.net,
@@ -139,10 +143,17 @@ def plan(
         [pattern.strip() for pattern in patterns],
         seed,
         allow_growth,
-        (lambda name: progress("plan", name, 0.0)) if progress else None,
+        _stage(progress, "plan"),
     )
     _require_layers(made)
     return made
+
+
+def read_plan(path) -> Plan:
+    """Read a plan file; PlanError or ParseError names the line of what is wrong."""
+    from .surgery.plan import read_plan as read
+
+    return read(path)
 
 
 def apply(
@@ -153,6 +164,9 @@ def apply(
     Decomposes the weights, rewrites every prototxt, and proves that Caffe will load the outcome in
     the TRAIN and TEST phase of each.  Writes nothing: see ``save``.
     """
+    from .surgery.apply import apply_plan
+    from .surgery.prove import prove
+
     weights = model.require_weights()
     described = _describe_all(model, also)
     operated = apply_plan(
@@ -169,6 +183,9 @@ def apply(
 
 def restore(model: Model, *, progress: Progress | None = None) -> Result:
     """Turn every decomposed layer of a model back into the dense layer that it stands for."""
+    from .surgery.prove import prove
+    from .surgery.restore import restore_net
+
     weights = model.require_weights()
     operated, chains = restore_net(model.net, model.shapes, weights, _stage(progress, "restore"))
     notes = prove(_describe_all(model, ()), weights, operated)
@@ -312,7 +329,7 @@ def compress(
         report["notes"] += notes
         report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         report["comparison"] = comparison.as_dict() if comparison else None
-        dump_json(report, stage / "report.json")
+        (stage / "report.json").write_bytes(encode_json(report))
     return report
 
 
@@ -342,6 +359,8 @@ def _stage(progress: Progress | None, stage: str):
 
 def _describe_all(model: Model, also: Sequence) -> list[Described]:
     """The model's own prototxt and the others, each with the shapes of both phases."""
+    from .surgery.prove import describe
+
     own = describe(model.net, model.inputs or {})
     data = {
         entry.layer.tops[0]: entry.tops[0]

@@ -10,13 +10,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .cost import Cost
 from .net.layers.base import show
 from .net.shapes import NetShapes
-from .surgery.plan import Plan
+
+if TYPE_CHECKING:  # only for annotations: surgery brings SciPy
+    from .surgery.plan import Plan
 
 MACS_NOTE = "macs are multiply-adds for one image"
 
@@ -351,6 +353,17 @@ def comparison_table(data: Mapping) -> Table:
         f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
         for name, scores in (data.get("accuracy") or {}).items()
     ]
+    notes += [
+        f"{blob['name']}: NaN or infinite values: {first} in the first net, {second} in the second"
+        for blob in data["blobs"]
+        for first, second in [blob["not_finite"]]
+        if first or second
+    ]
+    notes += [
+        f"outputs that only the {which} net has: {', '.join(data[f'only_{which}'])}"
+        for which in ("first", "second")
+        if data[f"only_{which}"]
+    ]
     return Table(
         f"{data['images']} images, {data['source']}",
         ("blob", "shape", "largest difference", "relative", "Frobenius", "same class"),
@@ -361,12 +374,10 @@ def comparison_table(data: Mapping) -> Table:
     )
 
 
-def dump_json(data: Mapping, path: Path | None = None) -> str:
-    """The report as indented JSON text, also written to ``path`` if given."""
+def encode_json(data: Mapping) -> bytes:
+    """The report as indented JSON in UTF-8; bytes of names that are not UTF-8 come escaped."""
     text = json.dumps(_finite(data), indent=1, ensure_ascii=False) + "\n"
-    if path is not None:
-        path.write_text(text, encoding="utf-8")
-    return text
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _finite(value):

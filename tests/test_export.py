@@ -13,7 +13,7 @@ from conftest import shared, shared_root
 from onnxnets import input_layer, layer, model_bytes, net_and_weights, relative, run, run_net
 
 from caffesurgery.errors import ExportError, FileError
-from caffesurgery.export.model import Model, Value
+from caffesurgery.export.model import NEWEST_OPSET, Model, Value
 from caffesurgery.export.onnx import build, export_onnx
 from caffesurgery.files import caffemodel
 from caffesurgery.net.net import parse_net, read_net
@@ -181,7 +181,7 @@ ELEMENTWISE = {
 }
 
 
-@pytest.mark.parametrize("opset", [13, 18, 23])
+@pytest.mark.parametrize("opset", [13, 18, NEWEST_OPSET])
 @pytest.mark.parametrize("case", ELEMENTWISE)
 def test_layer_computes_its_formula(case, opset, tmp_path):
     kind, params, formula = ELEMENTWISE[case]
@@ -411,6 +411,13 @@ def test_a_layer_type_without_onnx_form_is_refused_by_name_type_and_line(tmp_pat
     )
     with pytest.raises(ExportError, match=r"net.prototxt:2 \(layer 'p'\).*STOCHASTIC pooling"):
         build(parse_net(text, "net.prototxt"), None)
+
+
+def test_a_name_that_is_not_utf8_is_refused():
+    text = input_layer(data=(1, 3)) + layer("ReLU", "data", "NAME")
+    net = parse_net(text.encode().replace(b"NAME", b"caf\xe9"), "net.prototxt")
+    with pytest.raises(ExportError, match="net.prototxt:2.* is not UTF-8"):
+        build(net, None)
 
 
 def test_nothing_is_overwritten_unasked_and_nothing_is_left_after_an_error(tmp_path):

@@ -60,7 +60,9 @@ def test_foreign_formats_have_one_door(path):
 def test_decompositions_and_costs_know_no_nets_and_no_files():
     for path in MODULES:
         if stage_of(path) in ("decompose", "cost"):
-            known = {name.split(".")[1] for name in imports(path) if name.startswith("caffesurgery.")}
+            known = {
+                name.split(".")[1] for name in imports(path) if name.startswith("caffesurgery.")
+            }
             assert known <= {"errors", stage_of(path), "_im2col"}, path
 
 

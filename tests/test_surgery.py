@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from nets import SMALL, relative, write_net
 
 import caffesurgery
-from caffesurgery import api
 from caffesurgery.decompose import SCHEMES
 from caffesurgery.errors import PlanError, WeightsError
 from caffesurgery.files import text
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.surgery.plan import parse_plan
+from caffesurgery.surgery.prove import describe, prove
 from caffesurgery.verify.session import net_session
 
 CONV_SCHEMES = sorted(name for name, scheme in SCHEMES.items() if "conv" in scheme.kinds)
@@ -101,7 +102,8 @@ def test_untouched_weights_are_written_bit_for_bit(tmp_path):
 def test_parts_carry_window_bias_rates_and_fillers(tmp_path):
     _, _, smaller = operate(tmp_path, write_net(tmp_path), "cp3", "conv1=5")
     s, dd, t = (
-        next(x for x in smaller.net.layers if x.name == f"conv1{end}") for end in ("_s", "_dd", "_t")
+        next(x for x in smaller.net.layers if x.name == f"conv1{end}")
+        for end in ("_s", "_dd", "_t")
     )
     assert (s.bottoms, s.tops, t.tops) == (("data",), ("conv1_s",), ("conv1",))
     params = [layer.params("convolution_param") for layer in (s, dd, t)]
@@ -176,9 +178,9 @@ def test_proof_catches_weights_that_would_not_fit(tmp_path):
     path = model.net.doc.path
     broken = result.operated.texts[path].replace("num_output: 6", "num_output: 4")
     broken = broken.replace("group: 6", "group: 4")
-    operated = api.replace(result.operated, texts={path: broken})
+    operated = replace(result.operated, texts={path: broken})
     with pytest.raises(PlanError, match="Caffe would refuse these weights(.|\n)*conv1_s"):
-        api.prove([api.describe(model.net, {})], model.weights, operated)
+        prove([describe(model.net, {})], model.weights, operated)
 
 
 def test_weights_of_another_net_are_refused_with_layers_and_shapes(tmp_path):

@@ -158,6 +158,10 @@ def test_bytes_that_are_not_utf8_survive_in_comments_and_strings():
     assert tree(doc.replace([(doc.root.fields[0], f"a: {quote(string)}")])) == [("a", string)]
 
 
+def test_octal_escapes_beyond_a_byte_wrap_as_in_protobuf():
+    assert tree(r"a: '\501'") == [("a", "A")]
+
+
 def test_a_byte_order_mark_is_kept_and_warned_of():
     doc = text.parse(b"\xef\xbb\xbfname: 1\nb: 2", "net.prototxt")
     assert doc.encode().startswith(b"\xef\xbb\xbfname") and plain(doc.root) == [
@@ -166,7 +170,9 @@ def test_a_byte_order_mark_is_kept_and_warned_of():
     ]
     assert len(doc.warnings) == 1 and "byte order mark" in doc.warnings[0]
     assert [doc.position(field.start) for field in doc.root.fields] == [(1, 1), (2, 1)]
-    assert doc.indent(doc.root.fields[0]) == "" and not text.parse("a: 1").warnings
+    assert not text.parse("a: 1").warnings
+    doc = text.parse("\ufeff  a: 1")
+    assert doc.indent(doc.root.fields[0]) == "  "
 
 
 # --- the oracle: protobuf's own text format ------------------------------------------------------
@@ -298,6 +304,7 @@ def test_a_quoted_string_reads_back(string):
     assert value.string() == string.encode("utf-8", "surrogateescape").decode(
         "utf-8", "surrogateescape"
     )
+    assert quote('a\n\t"\\\r\x01') == r'"a\n\t\"\\\r\001"'
     assert value.raw.isprintable() or "\x7f" < max(value.raw)
 
 
@@ -337,6 +344,8 @@ MISTAKES = {
     "empty exponent": ("a: 1e", 1, 4, "met '1e'", "a number"),
     "plus": ("a: +5", 1, 4, "met '+5'", "a number"),
     "minus before a word": ("a: -x", 1, 4, "met '-x'", "a number"),
+    "minus before a longer word": ("a: -infx", 1, 4, "met '-infx'", "a number"),
+    "crossed brackets": ("a <\n b {\n >\n}", 3, 2, "met '>'", "'{' of line 2"),
     "template of jinja": ("a: {{ n }}", 1, 5, "met '{'", "template"),
     "block of a template": ("{% for %}", 1, 1, "met '{'", "template"),
     "template of a shell": ("a: ${N}", 1, 4, "met '$'", "template"),
@@ -380,6 +389,8 @@ def test_a_hundred_messages_in_each_other_are_read():
         assert text.parse(opening * 100 + closing * 100).root.last("a")
         with pytest.raises(ParseError, match="at most"):
             text.parse(opening * 101 + closing * 101)
+    with pytest.raises(ParseError, match="at most"):
+        text.parse("a:[{" * 50 + "a{" * 51)
 
 
 HOSTILE = {
@@ -406,6 +417,8 @@ OTHERS = {
     "caffemodel": (b"\x0a\x07AlexNet\xa2\x06\x00\x00\x80\x3f" * 9, "binary file"),
     "utf-16": ("name: 'x'".encode("utf-16"), "UTF-16"),
     "utf-16 without mark": ("name: 'x'".encode("utf-16-be"), "UTF-16"),
+    "utf-16 of no Latin letters": ("# 中文中文".encode("utf-16"), "UTF-16"),
+    "upper case html": (b"<HTML><HEAD>", "HTML"),
     "html": (b"\n<!DOCTYPE html>\n<html>", "HTML"),
     "xml": (b"\xef\xbb\xbf<?xml version='1.0'?>", "HTML"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
@@ -451,6 +464,7 @@ def test_offsets_cut_statements_values_and_bodies_out_of_the_text():
     assert doc.statement(first) == NET[NET.index("layer") : NET.index("}") + 1]
     assert doc.statement(second) == 'layer < name: "b" >,'
     assert NET[second.value.start : second.value.end] == ' name: "b" '
+    assert NET[first.value.start - 1] + NET[first.value.end] == "{}"
     assert (doc.root.start, doc.root.end) == (0, len(NET))
     assert doc.statement(first.value.fields[0]) == "name: 'a';"
     pads = first.value.all("pad")

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from .. import __version__
+from ..errors import UsageError, suggest
 from . import options
-from .console import print_table, progress_bar, say, show
+from .console import print_table, progress_bar, say, say_written, show
 
 
 class Commands(click.Group):
@@ -19,6 +20,11 @@ class Commands(click.Group):
 
     def list_commands(self, ctx):
         return list(self.commands)
+
+    def resolve_command(self, ctx, args):
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise UsageError(f"no command '{args[0]}'; {suggest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -64,7 +70,7 @@ def inspect(net, weights, phase, batch, inputs, form):
 @options.METHOD
 @options.RANKS
 @options.LAYERS
-@click.option("-o", "path", metavar="PLAN", required=True, help="Plan file to write.")
+@options.file_option("PLAN", "Plan file to write.")
 @options.SEED
 @options.GROWTH
 @options.INPUT
@@ -91,6 +97,7 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
     write_bytes(path, made.dumps().encode(), force)
     report = plan_report(model, made)
     show(report, operation_table(report), form)
+    say(f"wrote {path}")
 
 
 @cli.command()
@@ -105,14 +112,19 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
 def apply(net, weights, plan, folder, also, inputs, force, form):
     """Carry out a PLAN: write the smaller prototxts and caffemodel to DIR."""
     from .. import api
+    from ..files.atomic import refuse_folder
     from ..report import operation_report, operation_table
 
+    files = [*api.output_names([net, *also], True), Path(weights).name, "plan.prototxt"]
+    refuse_folder(folder, files, force)
+    wanted = api.read_plan(plan)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
-        result = api.apply(model, api.read_plan(plan), also, progress=progress)
+        result = api.apply(model, wanted, also, progress=progress)
         smaller = api.save(result, folder, force=force, progress=progress)
     report = operation_report(result, smaller)
     show(report, operation_table(report), form)
+    say_written(files, folder)
 
 
 @cli.command()
@@ -152,7 +164,7 @@ def compress(
             progress=progress,
         )
     _show_compression(report, form)
-    say(f"wrote {', '.join(report['files'])} to {folder}")
+    say_written([*report["files"], "report.json"], folder)
 
 
 def _show_compression(report, form):
@@ -173,20 +185,24 @@ def _show_compression(report, form):
 def restore(net, weights, folder, inputs, force, form):
     """Turn a decomposed net back into its dense form: DIR gets its prototxt and caffemodel."""
     from .. import api
+    from ..files.atomic import refuse_folder
     from ..report import restoration_report, restoration_table
 
+    files = [Path(net).name, Path(weights).name]
+    refuse_folder(folder, files, force)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
         result = api.restore(model, progress=progress)
         dense = api.save(result, folder, force=force, progress=progress)
     report = restoration_report(result, dense)
     show(report, restoration_table(report), form)
+    say_written(files, folder)
 
 
 @cli.command()
 @click.argument("net")
 @click.argument("weights")
-@click.option("-o", "path", metavar="ONNX", required=True, help="ONNX file to write.")
+@options.file_option("ONNX", "ONNX file to write.")
 @click.option("--opset", type=int, default=13, show_default=True, help="ONNX operator set.")
 @click.option("--batch", type=click.IntRange(min=1), help="Fix the batch, which is left open.")
 @click.option("--blob", "blobs", multiple=True, help="Make a blob in between an output too.")
@@ -205,6 +221,7 @@ def export(net, weights, path, opset, batch, blobs, inputs, force, form):
         )
     report = export_report(done)
     show(report, export_table(report), form)
+    say(f"wrote {path}")
 
 
 @cli.command()
@@ -219,7 +236,7 @@ def export(net, weights, path, opset, batch, blobs, inputs, force, form):
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply, after --mean.")
 @click.option("--bgr", is_flag=True, help="Swap the channels: images are RGB, the net takes BGR.")
 @click.option("--crop", is_flag=True, help="Cut the centre out of images that are larger.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@options.SEED
 @options.INPUT
 @options.FORMAT
 def compare(
@@ -250,7 +267,7 @@ def compare(
     show(found, comparison_table(found), form)
 
 
-@cli.group(cls=Commands)
+@cli.group(cls=Commands, no_args_is_help=False)
 def zoo():
     """The architectures of the model zoo, with seeded weights."""
 
@@ -291,7 +308,13 @@ def help_command(topic):
 
 
 @cli.command()
-@click.option("-o", "folder", metavar="DIR", help="Keep the files here; else they are deleted.")
+@click.option(
+    "-o",
+    "folder",
+    type=options.NotEmpty(),
+    metavar="DIR",
+    help="Keep the files here; else they are deleted.",
+)
 @options.FORCE
 def demo(folder, force):
     """The main job on a zoo AlexNet, in half a minute, with nothing to download."""

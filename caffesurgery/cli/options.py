@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from ..errors import UsageError
+
+class NotEmpty(click.ParamType):
+    """Text that says something: an empty `-o "$OUT"` would otherwise mean the current folder."""
+
+    name = "text"
+
+    def convert(self, value, param, ctx):
+        """The text as it is."""
+        if not value.strip():
+            self.fail("it is empty", param, ctx)
+        return value
 
 
 class Shape(click.ParamType):
@@ -34,7 +44,12 @@ FORMAT = click.option(
 )
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that are already there.")
 FOLDER = click.option(
-    "-o", "folder", metavar="DIR", required=True, help="Folder to write to; made if need be."
+    "-o",
+    "folder",
+    type=NotEmpty(),
+    metavar="DIR",
+    required=True,
+    help="Folder to write to; made if need be.",
 )
 INPUT = click.option(
     "--input",
@@ -43,6 +58,13 @@ INPUT = click.option(
     multiple=True,
     help="Shape of data that the prototxt does not describe, e.g. data=3,32,32.",
 )
+
+
+def file_option(metavar: str, about: str):
+    """The option ``-o`` of a command that writes one file."""
+    return click.option("-o", "path", type=NotEmpty(), metavar=metavar, required=True, help=about)
+
+
 METHOD = click.option(
     "--method", required=True, help="How to decompose; `caffesurgery help methods` lists them."
 )
@@ -53,6 +75,7 @@ RANKS = click.option(
 )
 LAYERS = click.option(
     "--layers",
+    type=NotEmpty(),
     default="*",
     show_default=True,
     metavar="PATTERN",
@@ -63,7 +86,13 @@ GROWTH = click.option(
     is_flag=True,
     help="Also decompose layers that will need more multiply-adds than before.",
 )
-SEED = click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of everything random.",
+)
 ALSO = click.option(
     "--also",
     multiple=True,
@@ -75,13 +104,3 @@ ALSO = click.option(
 def shapes(inputs) -> dict[str, tuple[int, ...]] | None:
     """The --input options as a dict; None without any."""
     return dict(inputs) or None
-
-
-def numbers(text: str | None, what: str) -> list[float] | None:
-    """Numbers separated by commas."""
-    if text is None:
-        return None
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{what} {text}: expected numbers separated by commas") from None

@@ -36,7 +36,8 @@ def checked_kernel(kernel, group: int) -> tuple[np.ndarray, float]:
     energy = 0.0
     rows = max(1, _CHUNK // kernel[0].size)
     for start in range(0, len(kernel), rows):
-        chunk = kernel[start : start + rows].astype(np.float64).ravel()
+        with np.errstate(invalid="ignore"):  # the cast of a NaN may warn
+            chunk = kernel[start : start + rows].astype(np.float64).ravel()
         largest = max(chunk.max(), -chunk.min())
         if not largest <= np.finfo(np.float32).max:
             raise _not_usable(kernel)
@@ -96,7 +97,8 @@ def _not_usable(kernel: np.ndarray) -> DecomposeError:
     counts = {"NaN": 0, "infinite": 0, "too large for float32": 0}
     first = None
     for t, row in enumerate(kernel):
-        row = row.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            row = row.astype(np.float64)
         bad = ~(np.abs(row) <= np.finfo(np.float32).max)
         if not bad.any():
             continue

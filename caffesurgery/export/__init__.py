@@ -1,0 +1,1 @@
+"""Caffe nets as ONNX models: the only importer of onnx."""

@@ -172,15 +172,6 @@ class LayerGraph:
 
     # what the layer is given
 
-    @property
-    def dynamic_batch(self) -> bool:
-        """Whether any axis of the layer is symbolic."""
-        return any(
-            not isinstance(axis, int)
-            for dims in (*self.bottom_dims, *self.top_dims)
-            for axis in dims
-        )
-
     def input(self, i: int = 0) -> str:
         """The tensor of bottom ``i``."""
         return self._inputs[i]

@@ -21,6 +21,9 @@ from .graph import Body, Dims, Node
 Progress = Callable[[int, int], None]
 """Called with (bytes of weights written, bytes in all)."""
 
+NEWEST_OPSET = min(26, onnx.defs.onnx_opset_version())
+"""The newest opset that the layers have been tried with and the onnx library knows."""
+
 LARGEST = 2**31 - 1
 """Bytes that a protobuf message, and so an ONNX file without external data, may have."""
 
@@ -151,7 +154,7 @@ class Model:
     def _graph(self) -> onnx.GraphProto:
         return helper.make_graph(
             [_node(node) for node in self.nodes],
-            self.name or "net",
+            self.name,
             [_info(value) for value in self.inputs],
             [_info(value) for value in self.outputs],
             value_info=[_info(value) for value in self.values],

@@ -16,11 +16,11 @@ from ..net.layers import lookup
 from ..net.shapes import NetShapes, infer
 from .batch import fixed_dims, is_input, symbolic_dims
 from .graph import Dims, Graph, LayerGraph
-from .model import Model, Value
+from .model import NEWEST_OPSET, Model, Value
 from .weights import match_weights, unused_weights
 
-OPSETS = (13, 23)
-"""Oldest and newest opset that the layers are written for."""
+OLDEST_OPSET = 13
+"""Since opset 13 Softmax works on one axis, as Caffe's does."""
 
 Progress = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
@@ -121,8 +121,8 @@ def build(
     keep_blobs: Sequence[str] = (),
 ) -> Export:
     """The ONNX model of ``net`` in memory, its weights still views; see :func:`export_onnx`."""
-    if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ExportError(f"opset {opset}: expected {OPSETS[0]} to {OPSETS[1]}")
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise ExportError(f"opset {opset}: expected {OLDEST_OPSET} to {NEWEST_OPSET}")
     shapes = infer(net, "TEST", inputs=inputs, batch=batch)
     if batch is None:
         dims, reason = symbolic_dims(shapes, inputs)
@@ -148,6 +148,7 @@ def _graph(shapes: NetShapes, kept: list[int], dims, blobs, opset: int) -> Graph
     needed = {blob for index in kept for blob in layers[index].bottoms}
     for index in kept:
         layer, entry = layers[index], shapes.layers[index]
+        _check_names(layer)
         if is_input(layer):
             for blob, axes in zip(layer.tops, dims[index][1]):
                 if blob in needed:
@@ -156,6 +157,15 @@ def _graph(shapes: NetShapes, kept: list[int], dims, blobs, opset: int) -> Graph
         shape_pair = (entry.bottoms, entry.tops)
         _write_layer(layer, LayerGraph(graph, layer, shape_pair, dims[index], blobs.get(index, [])))
     return graph
+
+
+def _check_names(layer) -> None:
+    for name in (layer.name, *layer.bottoms, *layer.tops):
+        if not name.isprintable() and name != name.encode("utf-8", "replace").decode():
+            raise ExportError(
+                f"{layer.where()}: the name {name!r} is not UTF-8, which names in ONNX have to be; "
+                "rename it in the prototxt and the caffemodel"
+            )
 
 
 def _write_layer(layer, g: LayerGraph) -> None:
@@ -225,14 +235,14 @@ def _model(net, graph: Graph, carriers: Mapping[str, str]) -> Model:
     )
     read = {name for node in graph.nodes for name in _reads(node)}
     return Model(
-        name=net.name,
+        name=(net.name or "net").encode("utf-8", "replace").decode(),
         opset=graph.opset,
         inputs=tuple(Value(name, dims) for name, dims in graph.inputs.items()),
         outputs=outputs,
         values=values,
         nodes=tuple(graph.nodes),
         initializers={k: v for k, v in graph.initializers.items() if k in read},
-        metadata={"source": "caffe", "net": net.name or ""},
+        metadata={"source": "caffe"},
     )
 
 

@@ -19,9 +19,9 @@ class Energy(Rule):
     def allocate(self, candidates, growth=False, progress=None):
         share = self.share()
         found = {}
-        for candidate in candidates:
+        for index, candidate in enumerate(candidates):
             if progress:
-                progress(candidate.name)
+                progress(candidate.name, index / len(candidates))
             ranks = candidate.scheme.ranks_for_energy(
                 candidate.kernel(),
                 candidate.geometry.group,

@@ -46,6 +46,10 @@ class Explicit(Rule):
                     f"--ranks {self.argument}: met '{item.strip()}', expected LAYER=RANK, "
                     f"for example {self.example}"
                 )
+            if name in wanted:
+                raise UsageError(
+                    f"--ranks {self.argument}: '{name}' is given twice; keep one of them"
+                )
             wanted[name] = value
         return wanted
 

@@ -7,6 +7,7 @@ asks for it) and says for each the ranks and why, or why not.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ import numpy as np
 from ..cost import Cost, Sizes, chain_cost, dense_cost
 from ..decompose import Geometry, Scheme
 from ..errors import UsageError, suggest
+
+SHARE = re.compile(r"\d*\.\d+")
+"""A value that no rank can be: the name in front of it was meant to be that of a rule."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Skip:
     why: str
 
 
-Progress = Callable[[str], None]
+Progress = Callable[[str, float], None]
+"""Called with the layer that is at work and the share of all that is done."""
 
 
 class Rule:
@@ -138,13 +143,12 @@ def register(rule: type[Rule]) -> type[Rule]:
 
 def parse_rule(text: str) -> Rule:
     """The rule that ``text`` asks for, e.g. 'ratio=0.25', or explicit ranks 'conv2=154,fc6=365'."""
-    name, separator, argument = text.strip().partition("=")
-    if name.strip() in RULES and separator:
-        return RULES[name.strip()](argument.strip())
-    if not separator:
+    name, separator, argument = (piece.strip() for piece in text.partition("="))
+    if name in RULES and separator:
+        return RULES[name](argument)
+    if not separator or SHARE.fullmatch(argument):
         raise UsageError(
             f"--ranks {text or repr(text)}: expected a rule with its value, one of "
-            f"{', '.join(rule.example for rule in RULES.values())}; "
-            f"{suggest(name.strip(), RULES)}"
+            f"{', '.join(rule.example for rule in RULES.values())}; {suggest(name, RULES)}"
         )
     return RULES["explicit"](text)

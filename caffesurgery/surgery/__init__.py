@@ -1,0 +1,1 @@
+"""The operation: a plan for a net, carried out, proved, and undone.  Knows no ONNX, no trainers."""

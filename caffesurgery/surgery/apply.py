@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -77,9 +78,13 @@ def apply_plan(
         notes += said
         texts[other.doc.path or ""] = other.doc.replace(edits)
     new_weights, replaced = {}, []
+    efforts = {name: _effort(work) for name, work in prepared.items()}
+    total, spent = sum(efforts.values()), 0.0
     for name, work in prepared.items():
-        new_weights[name], done = _operate(work, weights, plan.seed, progress)
+        tick = partial(_report, progress, name, spent / total, efforts[name] / total)
+        new_weights[name], done = _operate(work, weights, plan.seed, tick)
         replaced.append(done)
+        spent += efforts[name]
     return Operated(texts, new_weights, tuple(replaced), tuple(dict.fromkeys(notes)))
 
 
@@ -120,6 +125,13 @@ def _prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> _Work:
         parts = scheme.parts(geometry, scheme.check_ranks(geometry, entry.ranks))
     except DecomposeError as error:
         raise PlanError(f"{where}: {error}") from error
+    has = dense_cost(geometry, found.sizes_of(geometry), found.bias).params
+    if entry.before and entry.before.params != has:
+        raise PlanError(
+            f"{where}: was planned with {entry.before.params:,} parameters and has {has:,} in "
+            f"{layer.where()}, so the plan is for another net; make it anew with `caffesurgery "
+            "plan`, or delete 'before' if the layer was changed"
+        )
     return _Work(entry, found, scheme, geometry, parts)
 
 
@@ -196,26 +208,35 @@ def _check_names(net: Net, layer: Layer, parts: Sequence[Part]) -> None:
             )
 
 
-def _operate(work: _Work, weights: Caffemodel, seed: int, progress: Progress | None):
+def _effort(work: _Work) -> float:
+    """About how long a layer takes, in any unit: the power method goes through memory for every
+    component, a truncated SVD through the cache."""
+    numbers = work.geometry.T * work.geometry.S * work.geometry.D * work.geometry.E
+    slow = 1.0 if work.scheme.counts_components else 0.1
+    return slow * numbers / work.geometry.group**2 * sum(work.entry.ranks)
+
+
+def _report(progress, name: str, before: float, share: float, done: int, total: int) -> None:
+    """Tell the share of the whole operation that is done."""
+    if progress:
+        progress(name, min(before + share * done / max(total, 1), 1.0))
+
+
+def _operate(work: _Work, weights: Caffemodel, seed: int, tick: Callable[[int, int], None]):
     name = work.entry.name
     blobs = weights.blobs(name)
     kernel = work.target.kernel(blobs[0].array(), work.geometry)
-
-    def report(done: int, total: int) -> None:
-        progress(name, done / max(total, 1))
-
     try:
         result: Decomposition = work.scheme.decompose(
             kernel,
             work.geometry.group,
             work.entry.ranks,
             seed=seed,
-            progress=report if progress else None,
+            progress=tick,
         )
     except DecomposeError as error:
         raise DecomposeError(f"layer '{name}' ({weights.path}): {error}") from error
-    if progress:
-        progress(name, 1.0)
+    tick(1, 1)
     chain = small_layers(work.target, work.geometry, work.parts)
     bias = [blob.array().reshape(-1) for blob in blobs[1:2]]
     new = tuple(

@@ -118,6 +118,11 @@ def _plan(doc) -> Plan:
             "plan anew with `caffesurgery plan`"
         )
     layers = tuple(_layer(entry) for entry in root["layer"])
+    if not layers:
+        raise PlanError(
+            f"{doc.path or 'the plan'}: plans no layer, expected at least one 'layer {{ ... }}'; "
+            "make the plan anew with `caffesurgery plan`"
+        )
     _refuse_duplicates(layers)
     return Plan(
         layers=layers,

@@ -29,7 +29,7 @@ def make_plan(
     layers: Sequence[str] = ("*",),
     seed: int = 0,
     growth: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
@@ -129,10 +129,10 @@ def _check_patterns(patterns: Sequence[str], named, shapes: NetShapes) -> None:
         other = next((e.layer for e in shapes.layers if e.layer.name == pattern), None)
         if other is not None:
             raise PlanError(
-                f"--layers {pattern}: it is a {other.type} ({other.where()}); only "
+                f"--layers '{pattern}': it is a {other.type} ({other.where()}); only "
                 f"{' and '.join(TYPES)} layers are decomposed"
             )
-        raise PlanError(f"--layers {pattern}: no such layer; {suggest(pattern, names)}")
+        raise PlanError(f"--layers '{pattern}': no such layer; {suggest(pattern, names)}")
 
 
 def _growth(candidate: Candidate, choice: Choice, after) -> str:

@@ -1,0 +1,1 @@
+"""Nets run in ONNX Runtime and compared: the only importer of onnxruntime."""

@@ -20,7 +20,7 @@ from .session import NetSession, net_session
 from .tally import BlobDifference, Tally
 
 _BATCH_ELEMENTS = 1 << 20
-_LARGEST_BATCH = 100
+_LARGEST_BATCH = 32
 
 Progress = Callable[[str, float], None]
 """Called with what is at work and the share that is done, 0 to 1."""

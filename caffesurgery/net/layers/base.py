@@ -27,7 +27,8 @@ class LayerType:
 
     ``takes`` and ``gives`` bound the number of bottoms and tops (None: no upper bound), ``paired``
     asks for one top per bottom, ``auto_tops`` lets tops be left out (loss layers), and
-    ``in_place`` says whether top 0 may be bottom 0.
+    ``in_place`` says whether top 0 may be bottom 0.  A type that has a method ``onnx(layer, g)``
+    can be exported; export/graph.py says what ``g`` offers it.
     """
 
     types: tuple[str, ...] = ()
