@@ -157,12 +157,19 @@ def read_plan(path) -> Plan:
 
 
 def apply(
-    model: Model, plan: Plan, also: Sequence = (), *, progress: Progress | None = None
+    model: Model,
+    plan: Plan,
+    also: Sequence = (),
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Carry out a plan on a model, and on the prototxts in ``also`` that describe the same net.
 
     Decomposes the weights, rewrites every prototxt, and proves that Caffe will load the outcome in
-    the TRAIN and TEST phase of each.  Writes nothing: see ``save``.
+    the TRAIN and TEST phase of each.  Writes nothing: see ``save``.  ``jobs`` layers are decomposed
+    at a time, by default one for each processor; that is fastest with OPENBLAS_NUM_THREADS=1 in the
+    environment, as the command line sets it.
     """
     from .surgery.apply import apply_plan
     from .surgery.prove import prove
@@ -175,6 +182,7 @@ def apply(
         weights,
         plan,
         [(other.net, list(other.phases.values())) for other in described[1:]],
+        jobs,
         _stage(progress, "decompose"),
     )
     notes = operated.notes + prove(described, weights, operated)
@@ -209,18 +217,24 @@ def write_result(result: Result, folder: Path, progress: Progress | None = None)
     for name, path in output_names(operated.texts, result.plan is not None).items():
         (folder / name).write_bytes(model.net.doc.encode(operated.texts[path]))
     weights = model.require_weights()
-    size = max(Path(weights.path).stat().st_size, 1)
-    report = _stage(progress, "write")
+    name, size = Path(weights.path).name, _size_after(weights, operated)
+    report = _stage(progress, "write") or (lambda item, share: None)
     caffemodel.rewrite(
         weights,
         operated.weights,
-        folder / Path(weights.path).name,
-        progress=(lambda done: report(Path(weights.path).name, min(done / size, 1.0)))
-        if report
-        else None,
+        folder / name,
+        progress=lambda done: report(name, min(done / size, 1.0)),
     )
+    report(name, 1.0)
     if result.plan is not None:
         (folder / "plan.prototxt").write_text(result.plan.dumps(), encoding="utf-8")
+
+
+def _size_after(weights: Caffemodel, operated: Operated) -> int:
+    """About how many bytes the new caffemodel will have."""
+    goes = sum(one.end - one.start for one in weights.layers if one.name in operated.weights)
+    new = (layer for layers in operated.weights.values() for layer in layers)
+    return max(weights.size - goes + sum(4 * b.size for layer in new for b in layer.blobs), 1)
 
 
 def output_names(texts: Iterable[str], planned: bool) -> dict[str, str]:
@@ -301,6 +315,7 @@ def compress(
     seed: int = 0,
     allow_growth: bool = False,
     force: bool = False,
+    jobs: int | None = None,
     progress: Progress | None = None,
 ):
     """The whole job: plan, apply, save, export, and compare what was written with the original.
@@ -316,7 +331,7 @@ def compress(
         made = plan(
             model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
         )
-        result = apply(model, made, also, progress=progress)
+        result = apply(model, made, also, jobs=jobs, progress=progress)
         write_result(result, stage, progress)
         smaller, comparison, notes = load_written(result, stage), None, ()
         if onnx:

@@ -140,6 +140,7 @@ def plan_report(model, plan: Plan) -> dict:
         "layers": layers,
         "kept": [{"name": kept.name, "why": kept.why} for kept in plan.kept],
         "totals": _totals(net_cost(model.shapes), layers),
+        "notes": [*model.net.warnings, *model.shapes.notes],
     }
 
 

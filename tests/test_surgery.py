@@ -1,4 +1,4 @@
-"""What surgery promises: exact at full rank, bytes outside kept, restorable, and right for Caffe."""
+"""What surgery promises: exact at full rank, bytes kept, restorable, and right for Caffe."""
 
 from __future__ import annotations
 
@@ -198,7 +198,8 @@ layers {
   convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } }
 }
 layers { name: "relu" type: RELU bottom: "conv1" top: "conv1" }
-layers { name: "ip" type: INNER_PRODUCT bottom: "conv1" top: "ip" inner_product_param { num_output: 4 } }
+layers { name: "ip" type: INNER_PRODUCT bottom: "conv1" top: "ip"
+  inner_product_param { num_output: 4 } }
 """
 V0 = """name: "older"
 input: "data" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9

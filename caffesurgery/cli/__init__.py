@@ -6,6 +6,7 @@ Exits with 0, with 1 when the job failed, and with 2 when the command line was w
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 
@@ -24,8 +25,11 @@ def _prepare() -> None:
     """Let a terminated run clean up as after Ctrl-C, and names that no encoding holds be printed.
 
     A signal that is ignored (nohup) stays ignored; names come escaped, as in Python, since a
-    prototxt may be in any encoding.
+    prototxt may be in any encoding.  Layers are decomposed side by side, each with one BLAS thread,
+    which has to be said before NumPy is loaded.
     """
+    for library in ("OPENBLAS", "MKL", "OMP"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

@@ -106,10 +106,11 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
 @click.argument("plan")
 @options.FOLDER
 @options.ALSO
+@options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def apply(net, weights, plan, folder, also, inputs, force, form):
+def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
     """Carry out a PLAN: write the smaller prototxts and caffemodel to DIR."""
     from .. import api
     from ..files.atomic import refuse_folder
@@ -120,7 +121,7 @@ def apply(net, weights, plan, folder, also, inputs, force, form):
     wanted = api.read_plan(plan)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
-        result = api.apply(model, wanted, also, progress=progress)
+        result = api.apply(model, wanted, also, jobs=jobs, progress=progress)
         smaller = api.save(result, folder, force=force, progress=progress)
     report = operation_report(result, smaller)
     show(report, operation_table(report), form)
@@ -138,12 +139,13 @@ def apply(net, weights, plan, folder, also, inputs, force, form):
 @click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
 @options.SEED
 @options.GROWTH
+@options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def compress(
-    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, inputs, force,
-    form,
+    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, jobs, inputs,
+    force, form,
 ):  # fmt: skip
     """The whole job: plan, apply, export to ONNX, and compare with the original."""
     from .. import api
@@ -161,6 +163,7 @@ def compress(
             seed=seed,
             allow_growth=allow_growth,
             force=force,
+            jobs=jobs,
             progress=progress,
         )
     _show_compression(report, form)

@@ -93,6 +93,11 @@ SEED = click.option(
     show_default=True,
     help="Seed of everything random.",
 )
+JOBS = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Layers to decompose at a time; by default one for each processor.",
+)
 ALSO = click.option(
     "--also",
     multiple=True,

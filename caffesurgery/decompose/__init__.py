@@ -10,8 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from caffesurgery.decompose.compose import compose
-from caffesurgery.decompose.scheme import (
+from .compose import compose
+from .scheme import (
     SCHEMES,
     Decomposition,
     Geometry,

@@ -7,8 +7,8 @@ in ``cp2``, all in the first layer in ``tucker1-out``, whose second layer is ort
 
 from __future__ import annotations
 
-from caffesurgery.decompose.matrix import MatrixScheme, balanced
-from caffesurgery.decompose.scheme import Part, register
+from .matrix import MatrixScheme, balanced
+from .scheme import Part, register
 
 
 @register

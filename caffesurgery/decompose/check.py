@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffesurgery.errors import DecomposeError
+from ..errors import DecomposeError
 
 _CHUNK = 1 << 20  # elements converted to float64 at a time, so that memory stays bounded
 

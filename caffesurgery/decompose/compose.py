@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffesurgery.errors import DecomposeError
+from ..errors import DecomposeError
 
 
 def compose(factors: Sequence[np.ndarray], parts: Sequence, group: int = 1) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""CP decompositions by the greedy tensor power method (paper 000, Algorithm 1; 4-way: paper 002).
+"""CP decompositions by the greedy tensor power method (papers 000, Algorithm 1, and 002).
 
 Every component is the best rank-1 approximation found of what the ones before left over, so
 error(k)^2 = 1 - sum_{r <= k} d_r^2 / ||W||^2 exactly, and one run gives the whole error curve.
@@ -11,9 +11,9 @@ from itertools import islice, zip_longest
 
 import numpy as np
 
-from caffesurgery.decompose.power import components
-from caffesurgery.decompose.scheme import GroupFactors, Part, Scheme, register
-from caffesurgery.decompose.truncated import residual, squared_norm
+from .power import components
+from .scheme import GroupFactors, Part, Scheme, register
+from .truncated import residual, squared_norm
 
 
 class _Cp(Scheme):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffesurgery.decompose.scheme import GroupFactors, Scheme
-from caffesurgery.decompose.truncated import TruncatedSVD, singular_values, truncated_svd
+from .scheme import GroupFactors, Scheme
+from .truncated import TruncatedSVD, singular_values, truncated_svd
 
 
 class MatrixScheme(Scheme):

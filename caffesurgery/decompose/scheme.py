@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from caffesurgery.decompose.check import (
+from ..errors import DecomposeError, suggest
+from .check import (
     check_possible,
     checked_energy,
     checked_kernel,
     checked_ranks,
 )
-from caffesurgery.errors import DecomposeError, suggest
 
 Progress = Callable[[int, int], None]
 

@@ -5,8 +5,8 @@ The truncated SVD of the (S D) x (E T) matrix whose rows are (s, y) and whose co
 
 from __future__ import annotations
 
-from caffesurgery.decompose.matrix import MatrixScheme, balanced
-from caffesurgery.decompose.scheme import Part, register
+from .matrix import MatrixScheme, balanced
+from .scheme import Part, register
 
 
 @register

@@ -5,8 +5,8 @@ The paper's W is M x N (inputs x outputs), Caffe's is its transpose, N x M.
 
 from __future__ import annotations
 
-from caffesurgery.decompose.matrix import MatrixScheme
-from caffesurgery.decompose.scheme import Part, register
+from .matrix import MatrixScheme
+from .scheme import Part, register
 
 
 @register

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffesurgery.decompose.matrix import MatrixScheme, rank_reaching
-from caffesurgery.decompose.scheme import GroupFactors, Part, Scheme, register
-from caffesurgery.decompose.truncated import (
+from .matrix import MatrixScheme, rank_reaching
+from .scheme import GroupFactors, Part, Scheme, register
+from .truncated import (
     leading_columns,
     matmul,
     residual,

@@ -1,1 +1,1 @@
-"""Bytes and text: prototxt, caffemodel and the schema tables.  Knows nothing of what layers mean."""
+"""Bytes and text: prototxt, caffemodel and the schema tables; nothing of what layers mean."""

@@ -419,10 +419,12 @@ class _Reader:
         """Something else where a statement should begin."""
         advice = "look for a missing quote or bracket before it"
         last = fields[-1] if fields else None
-        if last and getattr(last.value, "kind", "string") != "string":
+        if self.text[offset] in ";,":
+            advice = "delete it"
+        elif last and getattr(last.value, "kind", "string") != "string":
             if "\n" in self.text[last.start : last.value.start]:
                 advice = f"is the value of '{last.name}' missing before '{last.value.raw}'?"
-            elif last.end == offset and self.text[offset] not in ";,":
+            elif last.end == offset:
                 advice = f"if the value of '{last.name}' is a string, put it in quotes"
         self.fail(offset, "a field's name or a closing bracket", advice)
 
