@@ -206,7 +206,9 @@ def save(result: Result, folder, *, force: bool = False, progress: Progress | No
     All files or none: they are written beside the folder's place and moved there at the end.
     Returns the model read back from what was written.
     """
-    with staged_folder(folder, _file_names(result), force) as stage:
+    weights, planned = result.model.require_weights(), result.plan is not None
+    files = file_names(result.operated.texts, weights.path, planned)
+    with staged_folder(folder, files, force) as stage:
         write_result(result, stage, progress)
     return load_written(result, Path(folder))
 
@@ -214,8 +216,8 @@ def save(result: Result, folder, *, force: bool = False, progress: Progress | No
 def write_result(result: Result, folder: Path, progress: Progress | None = None) -> None:
     """Write the files of ``result`` into an existing folder."""
     model, operated = result.model, result.operated
-    for name, path in output_names(operated.texts, result.plan is not None).items():
-        (folder / name).write_bytes(model.net.doc.encode(operated.texts[path]))
+    for path, text in operated.texts.items():
+        (folder / Path(path).name).write_bytes(model.net.doc.encode(text))
     weights = model.require_weights()
     name, size = Path(weights.path).name, _size_after(weights, operated)
     report = _stage(progress, "write") or (lambda item, share: None)
@@ -237,10 +239,10 @@ def _size_after(weights: Caffemodel, operated: Operated) -> int:
     return max(weights.size - goes + sum(4 * b.size for layer in new for b in layer.blobs), 1)
 
 
-def output_names(texts: Iterable[str], planned: bool) -> dict[str, str]:
-    """Name in the folder of each prototxt that will be written, with the path of the original."""
+def file_names(prototxts: Iterable, weights, planned: bool) -> list[str]:
+    """Names of the files that are written for these; FileError where two would have one name."""
     names: dict[str, str] = {}
-    for path in texts:
+    for path in (*prototxts, weights):
         name = Path(path).name
         if name in names:
             raise FileError(
@@ -249,7 +251,7 @@ def output_names(texts: Iterable[str], planned: bool) -> dict[str, str]:
         if planned and name in ("plan.prototxt", "report.json", "net.onnx"):
             raise FileError(f"{path}: the name {name} is taken by another file that is written")
         names[name] = path
-    return names
+    return [*names, "plan.prototxt"] if planned else list(names)
 
 
 def load_written(result: Result, folder: Path) -> Model:
@@ -325,8 +327,8 @@ def compress(
     same; the report's notes name the layer.  Returns the report as a dict.
     """
     weights = model.require_weights()
-    texts = output_names([model.net.doc.path, *map(str, also)], True)
-    files = [*texts, Path(weights.path).name, "plan.prototxt", "report.json", "net.onnx"]
+    files = file_names([model.net.doc.path, *map(str, also)], weights.path, True)
+    files += ["report.json", "net.onnx"]
     with staged_folder(folder, files if onnx else files[:-1], force) as stage:
         made = plan(
             model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
@@ -339,19 +341,14 @@ def compress(
                 export_onnx(smaller, stage / "net.onnx", progress=progress)
                 comparison = compare(model, smaller, progress=progress)
             except ExportError as error:
-                notes = (f"no net.onnx, and nothing compared: {error}",)
+                reason = str(error).replace(str(stage), str(folder))
+                notes = (f"no net.onnx, and nothing compared: {reason}",)
         report = operation_report(result, smaller)
         report["notes"] += notes
         report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         report["comparison"] = comparison.as_dict() if comparison else None
         (stage / "report.json").write_bytes(encode_json(report))
     return report
-
-
-def _file_names(result: Result) -> list[str]:
-    names = list(output_names(result.operated.texts, result.plan is not None))
-    names.append(Path(result.model.require_weights().path).name)
-    return names + (["plan.prototxt"] if result.plan is not None else [])
 
 
 def _require_layers(made: Plan) -> None:

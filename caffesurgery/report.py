@@ -56,11 +56,12 @@ def per_image(shapes: NetShapes) -> int:
 
 def net_cost(shapes: NetShapes) -> Cost:
     """Parameters of the whole net, shared ones once, and its MACs for one image."""
-    return Cost(shapes.parameters, sum(_macs(e, shapes) for e in shapes.layers))
+    return Cost(shapes.parameters, sum(_macs(e, shapes) or 0 for e in shapes.layers))
 
 
-def _macs(entry, shapes: NetShapes) -> int:
-    return entry.macs // per_image(shapes)
+def _macs(entry, shapes: NetShapes) -> int | None:
+    """Multiply-adds of a layer for one image; None where they are not known."""
+    return None if entry.macs is None else entry.macs // per_image(shapes)
 
 
 def inspect_net(
@@ -84,9 +85,15 @@ def inspect_net(
             "inputs": inputs,
             "layers": layers,
             "totals": {"params": total.params, "macs": total.macs},
-            "notes": list(notes),
+            "notes": [*notes, *_unknown(shapes)],
         }
     )
+
+
+def _unknown(shapes: NetShapes) -> list[str]:
+    """What the totals leave out."""
+    reasons = dict.fromkeys(entry.unknown for entry in shapes.layers if entry.unknown)
+    return [f"{reason}; it, and what depends on its shape, is not counted" for reason in reasons]
 
 
 def _layer_row(entry, shapes: NetShapes) -> dict:
@@ -98,7 +105,7 @@ def _layer_row(entry, shapes: NetShapes) -> dict:
         "bottoms": list(layer.bottoms),
         "tops": list(layer.tops),
         "shapes": [list(shape) if shape is not None else None for shape in entry.tops],
-        "blobs": [list(shape) for shape in entry.params],
+        "blobs": None if entry.params is None else [list(shape) for shape in entry.params],
         "params": entry.parameters,
         "macs": _macs(entry, shapes),
     }
@@ -111,7 +118,7 @@ def inspection_table(data: Mapping) -> Table:
             layer["name"],
             layer["type"],
             ", ".join(show(None if s is None else tuple(s)) for s in layer["shapes"][:2]),
-            " ".join(show(tuple(blob)) for blob in layer["blobs"][:1]),
+            " ".join(show(tuple(blob)) for blob in (layer["blobs"] or ())[:1]),
             _count(layer["params"]),
             _count(layer["macs"]),
         )
@@ -197,7 +204,7 @@ def operation_report(result, smaller) -> dict:
         "layers": layers,
         "kept": [{"name": one.name, "why": one.why} for one in kept],
         "totals": _before_after_totals(result.model, smaller),
-        "notes": list(result.operated.notes),
+        "notes": [*result.model.net.warnings, *result.operated.notes],
     }
 
 
@@ -392,5 +399,7 @@ def _finite(value):
     return value
 
 
-def _count(number: int) -> str:
+def _count(number: int | None) -> str:
+    if number is None:
+        return "?"
     return f"{number:,}" if number else ""

@@ -523,3 +523,19 @@ def test_demo_goes_through_the_main_job(tiny, monkeypatch):  # noqa: F811
 def test_a_plan_holds_what_its_page_says():
     assert PLAN.startswith("version: 1")
     succeed("apply", D, W, "edited.prototxt", "-o", "o")
+
+
+@pytest.mark.parametrize(
+    "line, spread",
+    [
+        ("N W --also a b -o D", "N W --also a --also b -o D"),
+        ("--also a N W -o D", "--also a N W -o D"),
+        ("N W -o D --also a b c", "N W -o D --also a --also b --also c"),
+        ("N W --force --also a", "N W --force --also a"),
+        ("N --also a b W", "N --also a --also b W"),
+    ],
+)
+def test_repeatable_options_take_several_values(line, spread):
+    from caffesurgery.cli.commands import cli
+
+    assert cli.commands["compress"]._spread(line.split()) == spread.split()

@@ -140,8 +140,12 @@ def tiny(tiny_net, tmp_path, monkeypatch) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file under ``folder`` with its bytes; folders with None."""
+    """Every file under ``folder`` with its bytes; folders with None.
+
+    ``.ses`` is what ONNX Runtime leaves in the folder for temporary files when it is imported.
+    """
     return {
         path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
         for path in sorted(folder.rglob("*"))
+        if path.name != ".ses"
     }

@@ -18,6 +18,8 @@ from .console import print_table, progress_bar, say, say_written, show
 class Commands(click.Group):
     """Lists the commands in the order of the job, not of the alphabet."""
 
+    command_class = options.ManyValues
+
     def list_commands(self, ctx):
         return list(self.commands)
 
@@ -116,7 +118,7 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
     from ..files.atomic import refuse_folder
     from ..report import operation_report, operation_table
 
-    files = [*api.output_names([net, *also], True), Path(weights).name, "plan.prototxt"]
+    files = api.file_names([net, *also], weights, True)
     refuse_folder(folder, files, force)
     wanted = api.read_plan(plan)
     model = api.load(net, weights, inputs=options.shapes(inputs))
@@ -191,7 +193,7 @@ def restore(net, weights, folder, inputs, force, form):
     from ..files.atomic import refuse_folder
     from ..report import restoration_report, restoration_table
 
-    files = [Path(net).name, Path(weights).name]
+    files = api.file_names([net], weights, False)
     refuse_folder(folder, files, force)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:

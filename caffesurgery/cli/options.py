@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ..errors import UsageError
+
 
 class NotEmpty(click.ParamType):
     """Text that says something: an empty `-o "$OUT"` would otherwise mean the current folder."""
@@ -15,6 +17,40 @@ class NotEmpty(click.ParamType):
         if not value.strip():
             self.fail("it is empty", param, ctx)
         return value
+
+
+class ManyValues(click.Command):
+    """A command whose repeatable options also take several values at once: ``--also A B C``.
+
+    Words behind such an option belong to it as far as the command has no place for them among its
+    arguments, so ``--also A NET WEIGHTS`` means what it says.
+    """
+
+    def parse_args(self, ctx, args):
+        """Repeat the option before each of its further values, then parse as usual."""
+        return super().parse_args(ctx, self._spread(list(args)))
+
+    def _spread(self, args: list[str]) -> list[str]:
+        options = {word: param for param in self.params for word in param.opts if word[:1] == "-"}
+        words, run, follower, skip = [], [], None, False
+        for index, word in enumerate(args):
+            param = options.get(word)
+            if skip:
+                skip = False
+            elif param is not None:
+                flag = param.is_flag or param.count
+                follower, skip = word if param.multiple else None, not flag
+            elif word.startswith("-"):
+                follower = None
+            else:
+                words.append(index)
+                if follower:
+                    run.append((index, follower))
+        places = sum(isinstance(param, click.Argument) for param in self.params)
+        spare = dict(run[: max(len(words) - places, 0)])
+        return [
+            part for i, word in enumerate(args) for part in (*filter(None, [spare.get(i)]), word)
+        ]
 
 
 class Shape(click.ParamType):
@@ -108,4 +144,8 @@ ALSO = click.option(
 
 def shapes(inputs) -> dict[str, tuple[int, ...]] | None:
     """The --input options as a dict; None without any."""
+    names = [name for name, _ in inputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--input {name} is given twice; keep one of them")
     return dict(inputs) or None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import FileError
+from ..errors import FileError, SurgeryError
 
 _ELSEWHERE = "choose another place with -o"
 _ADVICE = {
@@ -86,7 +86,11 @@ def staged_folder(
             place = target if target.is_dir() else target.parent
             stage = Path(tempfile.mkdtemp(prefix=f".{target.name or 'out'}.", dir=place))
             undo.callback(shutil.rmtree, stage, ignore_errors=True)
-            yield stage
+            try:
+                yield stage
+            except SurgeryError as error:  # the user knows no stage
+                error.args = (str(error).replace(str(stage), str(target)),)
+                raise
             _move(stage, target, force)
         except OSError as error:
             raise _not_written(target, error) from error

@@ -114,6 +114,11 @@ def _edits(net: Net, phases: Sequence[NetShapes], prepared: Mapping[str, Work]):
             for name in unmoved_fields(layer)
         ]
     missing = sorted(set(prepared) - met)
+    if not met:
+        raise PlanError(
+            f"{net.doc.path}: has none of the layers that are decomposed "
+            f"({', '.join(missing[:5])}), so it is of another net"
+        )
     if missing:
         notes.append(f"{net.doc.path}: has no layer {', '.join(missing)}; nothing to replace there")
     return edits, notes

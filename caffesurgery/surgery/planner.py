@@ -100,13 +100,16 @@ def find_candidates(
 
 
 def _alike(allocated: dict, shapes: NetShapes) -> dict:
-    """Layers that share their weights get what the first of them got."""
-    firsts: dict[str, str] = {}
+    """Layers that share their weights get what the first of them that gets ranks got."""
+    owners: dict[str, list[str]] = {}
     for entry in shapes.layers:
         name, specs = entry.layer.name, entry.layer.specs
         if name in allocated and specs and specs[0].name:
-            first = firsts.setdefault(specs[0].name, name)
-            allocated[name] = allocated[first]
+            owners.setdefault(specs[0].name, []).append(name)
+    for names in owners.values():
+        chosen = [name for name in names if isinstance(allocated[name], Choice)]
+        first = allocated[(chosen or names)[0]]
+        allocated.update(dict.fromkeys(names, first))
     return allocated
 
 

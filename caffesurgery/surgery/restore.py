@@ -99,6 +99,11 @@ def restore_net(
                 f"{chain.layers[0].where()}: is not part of the net in the TEST phase, so its "
                 "shapes are not known"
             )
+        if entries[0].unknown:
+            raise PlanError(
+                f"{chain.layers[0].where()}: cannot be restored, since the shape of its bottom is "
+                f"not known: {entries[0].unknown}"
+            )
         parts = [_part(entry) for entry in entries]
         dense = _dense_layer(chain, entries, parts)
         edits.append(_edit(net, chain, dense))
