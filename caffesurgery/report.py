@@ -119,7 +119,7 @@ def inspection_table(data: Mapping) -> Table:
             layer["type"],
             ", ".join(show(None if s is None else tuple(s)) for s in layer["shapes"][:2]),
             " ".join(show(tuple(blob)) for blob in (layer["blobs"] or ())[:1]),
-            _count(layer["params"]),
+            _count(None if layer["blobs"] is None else layer["params"]),
             _count(layer["macs"]),
         )
         for layer in data["layers"]

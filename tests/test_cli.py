@@ -157,6 +157,38 @@ def test_restore_export_compare_and_zoo_list_print_the_documented_json():
     assert {net["name"]: net["params"] for net in listed["nets"]}["alexnet"] == 60_965_224
 
 
+def test_a_layer_of_an_unknown_type_is_carried_and_what_hangs_on_it_is_null():
+    Path(D).write_text(DEPLOY.replace('"Pooling"', '"FancyPooling"'))
+    found = succeed("inspect", D, W, "--format", "json").json
+    by_name = {layer["name"]: layer for layer in found["layers"]}
+    assert by_name["pool2"]["shapes"] == [None] and by_name["conv2"]["macs"] > 0
+    assert by_name["fc3"]["blobs"] is None and by_name["fc3"]["macs"] is None
+    (note,) = found["notes"]
+    assert note.startswith("layer 'pool2' has the unknown type 'FancyPooling'")
+    table = succeed("inspect", D, W).out
+    assert re.search(r"^ fc3 +InnerProduct +unknown +\? +\?$", table, re.MULTILINE)
+    report = succeed("compress", D, W, *CP, "-o", "o", "--format", "json").json
+    assert [layer["name"] for layer in report["layers"]] == ["conv1", "conv2"]
+    assert report["comparison"] is None and "net.onnx" not in report["files"]
+    (note,) = report["notes"]
+    assert note.startswith("no net.onnx, and nothing compared: o/deploy.prototxt:")
+
+
+def test_layers_that_share_weights_take_the_ranks_of_either():
+    blob = "input_shape { dim: 1 dim: 8 dim: 9 dim: 9 }"
+    layers = "".join(
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" '
+        'param { name: "w" } convolution_param { num_output: 8 kernel_size: 3 bias_term: false } }'
+        for name, bottom in (("left", "a"), ("right", "b"))
+    )
+    net = write_net(Path("."), f'input: "a" {blob} input: "b" {blob} {layers}', "twin")
+    form = ("--method", "cp", "--ranks", "right=5", "--no-onnx", "--format", "json")
+    report = succeed("compress", *net, *form, "-o", "o").json
+    assert [(layer["name"], layer["ranks"]) for layer in report["layers"]] == [
+        ("left", {"rank": 5}), ("right", {"rank": 5})
+    ]  # fmt: skip
+
+
 def test_every_json_key_is_documented():
     succeed("plan", D, W, *CP, "-o", "plan.prototxt")
     np.save("images.npy", np.random.default_rng(0).random((4, 3, 16, 16), np.float32))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from caffesurgery.errors import NetError
+from caffesurgery.files.dialects import V0_TYPES, V1_TYPES
 from caffesurgery.files.schema import load_schema
 from caffesurgery.net.layers import lookup
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
-from caffesurgery.net.upgrade import V0_TYPES, V1_TYPES
 
 V0 = """
 name: "old"

@@ -115,3 +115,9 @@ def type_codes(dialect: str) -> dict[str, int | str]:
     """V2 name of a layer type -> its V1 number or V0 name, for the types that the dialect has."""
     old = v1_type_names() if dialect == "V1" else V0_TYPES
     return {name: code for code, name in old.items()}
+
+
+def type_word(name: str, dialect: str) -> str:
+    """What the text of a V1 or V0 prototxt calls a layer type that has the V2 name ``name``."""
+    words = V1_TYPES if dialect == "V1" else V0_TYPES
+    return next(word for word, known in words.items() if known == name)

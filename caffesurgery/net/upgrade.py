@@ -10,62 +10,9 @@ V0 fields move to the parameters of their layer type, and padding layers into th
 from __future__ import annotations
 
 from ..errors import NetError
+from ..files.dialects import V0_TYPES, V1_TYPES
 from ..files.schema import load_schema
 from ..files.text import Document, Field, Message, Scalar, quote
-
-V1_TYPES = {
-    "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ACCURACY": "Accuracy",
-    "ARGMAX": "ArgMax",
-    "BNLL": "BNLL",
-    "CONCAT": "Concat",
-    "CONTRASTIVE_LOSS": "ContrastiveLoss",
-    "CONVOLUTION": "Convolution",
-    "DATA": "Data",
-    "DECONVOLUTION": "Deconvolution",
-    "DROPOUT": "Dropout",
-    "DUMMY_DATA": "DummyData",
-    "ELTWISE": "Eltwise",
-    "EUCLIDEAN_LOSS": "EuclideanLoss",
-    "EXP": "Exp",
-    "FLATTEN": "Flatten",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "HINGE_LOSS": "HingeLoss",
-    "IM2COL": "Im2col",
-    "IMAGE_DATA": "ImageData",
-    "INFOGAIN_LOSS": "InfogainLoss",
-    "INNER_PRODUCT": "InnerProduct",
-    "LRN": "LRN",
-    "MEMORY_DATA": "MemoryData",
-    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
-    "MVN": "MVN",
-    "POOLING": "Pooling",
-    "POWER": "Power",
-    "RELU": "ReLU",
-    "SIGMOID": "Sigmoid",
-    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
-    "SILENCE": "Silence",
-    "SLICE": "Slice",
-    "SOFTMAX": "Softmax",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "SPLIT": "Split",
-    "TANH": "TanH",
-    "THRESHOLD": "Threshold",
-    "WINDOW_DATA": "WindowData",
-}
-
-# The V1 name of each V0 type; where it is not simply the same in capitals.
-_V0_ODD = {"conv": "CONVOLUTION", "images": "IMAGE_DATA", "innerproduct": "INNER_PRODUCT"}
-_V0_ODD["pool"] = "POOLING"
-_V0_SAME = (
-    "accuracy bnll concat data dropout euclidean_loss flatten hdf5_data hdf5_output im2col "
-    "infogain_loss lrn multinomial_logistic_loss relu sigmoid softmax softmax_loss split tanh "
-    "window_data"
-)
-V0_TYPES = {name: V1_TYPES[name.upper()] for name in _V0_SAME.split()}
-V0_TYPES.update({name: V1_TYPES[known] for name, known in _V0_ODD.items()})
 
 _CONV = {"conv": "convolution_param"}
 _POOL = {"pool": "pooling_param"}

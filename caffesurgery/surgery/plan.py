@@ -110,6 +110,11 @@ def _plan(doc) -> Plan:
             "plan`); perhaps the arguments are swapped: NET WEIGHTS PLAN"
         )
     root = Params(doc.root, "SurgeryPlan", doc.where, "surgery")
+    if names and not names.intersection(("version", "layer")):
+        raise PlanError(
+            f"{doc.path or 'the plan'}: this is no plan, it has {', '.join(sorted(names)[:5])}; "
+            "expected one made by `caffesurgery plan`"
+        )
     root.check_fields()
     version = root["version"]
     if version != 1:

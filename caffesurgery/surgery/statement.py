@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import PlanError
+from ..files.dialects import type_word
 from ..files.text import quote
 from ..net.net import ParamSpec
-
-V1_TYPES = {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT"}
-V0_TYPES = {"Convolution": "conv", "InnerProduct": "innerproduct"}
 
 Pair = tuple[int, int]
 _RATES = ("lr_mult", "decay_mult")
@@ -85,13 +83,13 @@ def _v2(layer: SmallLayer):
 
 
 def _v1(layer: SmallLayer):
-    fields = _head(layer, V1_TYPES[layer.type])
+    fields = _head(layer, type_word(layer.type, "V1"))
     fields += [("param", quote(spec.name)) for spec in layer.specs if spec.name]
     return "layers", fields + _rates(layer) + [_parameters(layer)]
 
 
 def _v0(layer: SmallLayer):
-    kind = V0_TYPES[layer.type]
+    kind = type_word(layer.type, "V0")
     fields = [("name", quote(layer.name)), ("type", f'"{kind}"'), ("num_output", layer.num_output)]
     if not layer.bias:
         fields.append(("biasterm", "false"))

@@ -63,7 +63,7 @@ def target(shapes: LayerShapes) -> Target | str:
     """The layer as a Target, or why it cannot be decomposed."""
     layer = shapes.layer
     if any(shape is None for shape in (*shapes.bottoms, *shapes.tops)):
-        return "the shape of its bottom is not known"
+        return f"the shape of its bottom is not known: {shapes.unknown}"
     return _convolution(shapes) if layer.type == "Convolution" else _inner_product(shapes)
 
 

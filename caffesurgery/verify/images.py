@@ -149,8 +149,9 @@ def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise VerifyError(f"{path}: no such file; expected {key} as .npy or .npz") from None
     except (OSError, ValueError, EOFError) as error:
+        reason = "it is no NumPy file" if "pickle" in str(error) else error
         raise VerifyError(
-            f"{path}: cannot be read as {key} ({error}); expected a .npy or .npz file, as "
+            f"{path}: cannot be read as {key} ({reason}); expected a .npy or .npz file, as "
             "numpy.save and numpy.savez write them"
         ) from None
     if isinstance(loaded, np.ndarray):
