@@ -108,7 +108,8 @@ def _layers(shapes: NetShapes, seed: int) -> Iterator[NewLayer]:
 
 def layer_weights(entry: LayerShapes, seed: int) -> list[np.ndarray]:
     """Blobs (float32) for one layer; they depend on the layer's name and the seed alone."""
-    rng = np.random.default_rng([seed, crc32(entry.layer.name.encode())])
+    name = entry.layer.name.encode("utf-8", "surrogateescape")
+    rng = np.random.default_rng([seed, crc32(name)])
     kind, params = entry.layer.type, entry.params
     if kind == "BatchNorm":
         mean = 0.1 * rng.standard_normal(params[0], np.float32)

@@ -326,6 +326,9 @@ def test_exit_status_is_0_1_or_2():
 
 def test_every_command_has_help():
     assert succeed("--help").out == succeed().out
+    assert "..." not in (succeed("--help").out + succeed("zoo", "--help").out).replace(
+        "[ARGS]...", ""
+    )
     for name in cli.commands:
         assert re.search(rf"^  {name} +[A-Z]", succeed("--help").out, re.MULTILINE)
         assert succeed(name, "--help").out.startswith(f"Usage: caffesurgery {name} ")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from protos import descriptor_set
 
 from caffesurgery.errors import ParseError
+from caffesurgery.files.resources import resource
 from caffesurgery.files.schema import SCALARS, load_schema, parse_schema
 
 
@@ -145,3 +150,31 @@ def test_a_mistake_in_a_schema_names_its_line(text, line, met):
         parse_schema(text, "a.proto")
     assert error.value.line == line
     assert met in str(error.value)
+
+
+def test_another_caffe_pb2_in_the_same_process_does_no_harm(tmp_path):
+    """pycaffe registers the same message names in protobuf's default pool; ours stay out of it."""
+    grpc_tools = pytest.importorskip("grpc_tools", reason="needs protoc (grpcio-tools)")
+    folder = resource("proto")
+    from grpc_tools import protoc
+
+    included = Path(grpc_tools.__file__).parent / "_proto"
+    arguments = [
+        "protoc",
+        f"-I{folder}",
+        f"-I{included}",
+        f"--python_out={tmp_path}",
+        "caffe.proto",
+    ]
+    assert protoc.main(arguments) == 0
+    code = (
+        "import caffe_pb2, caffesurgery\n"
+        "from caffesurgery.export import onnx\n"
+        "from caffesurgery.net.net import parse_net\n"
+        "net = caffe_pb2.NetParameter(); net.layer.add(name='a', type='ReLU')\n"
+        "assert parse_net(str(net)).layers[0].type == 'ReLU'\n"
+    )
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).resolve().parent.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

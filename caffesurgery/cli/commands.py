@@ -55,7 +55,7 @@ def cli(ctx, version, verbose):
 @options.INPUT
 @options.FORMAT
 def inspect(net, weights, phase, batch, inputs, form):
-    """Show the layers of NET: types, shapes, parameters and multiply-adds.
+    """Show the layers of NET: shapes, parameters, multiply-adds.
 
     With WEIGHTS, also check that they belong to NET.
     """
@@ -79,7 +79,7 @@ def inspect(net, weights, phase, batch, inputs, form):
 @options.FORCE
 @options.FORMAT
 def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, force, form):
-    """Choose layers, schemes and ranks, and write them to a plan file that can be edited."""
+    """Choose layers, schemes and ranks: write a plan to be edited."""
     from .. import api
     from ..files.atomic import refuse_existing, write_bytes
     from ..report import operation_table, plan_report
@@ -113,7 +113,7 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
 @options.FORCE
 @options.FORMAT
 def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
-    """Carry out a PLAN: write the smaller prototxts and caffemodel to DIR."""
+    """Carry out a PLAN: write smaller prototxts and caffemodel."""
     from .. import api
     from ..files.atomic import refuse_folder
     from ..report import operation_report, operation_table
@@ -149,7 +149,7 @@ def compress(
     net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, jobs, inputs,
     force, form,
 ):  # fmt: skip
-    """The whole job: plan, apply, export to ONNX, and compare with the original."""
+    """The whole job: plan, apply, export to ONNX, compare."""
     from .. import api
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
@@ -188,7 +188,7 @@ def _show_compression(report, form):
 @options.FORCE
 @options.FORMAT
 def restore(net, weights, folder, inputs, force, form):
-    """Turn a decomposed net back into its dense form: DIR gets its prototxt and caffemodel."""
+    """Turn a decomposed net back into its dense form."""
     from .. import api
     from ..files.atomic import refuse_folder
     from ..report import restoration_report, restoration_table
@@ -248,7 +248,7 @@ def compare(
     net1, weights1, net2, weights2, images, labels, blobs, mean, scale, bgr, crop, seed, inputs,
     form,
 ):  # fmt: skip
-    """Run two nets on the same inputs in ONNX Runtime and compare their outputs."""
+    """Run two nets on the same inputs and compare their outputs."""
     from .. import api
     from ..report import comparison_table
 
@@ -294,7 +294,7 @@ def zoo_list(form):
 @options.SEED
 @options.FORCE
 def zoo_write(name, folder, seed, force):
-    """Write NAME's prototxts and a caffemodel of seeded weights, not trained ones, to DIR."""
+    """Write NAME's prototxts and seeded (not trained) weights."""
     from .. import zoo as nets
 
     with progress_bar() as progress:
@@ -322,7 +322,7 @@ def help_command(topic):
 )
 @options.FORCE
 def demo(folder, force):
-    """The main job on a zoo AlexNet, in half a minute, with nothing to download."""
+    """The main job on a zoo AlexNet, with nothing to download."""
     import tempfile
 
     from .demo import run_demo

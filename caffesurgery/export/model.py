@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from .. import __version__
 from ..errors import ExportError
+from ..files.wire import header
 from .graph import Body, Dims, Node
 
 Progress = Callable[[int, int], None]
@@ -84,9 +85,10 @@ class Model:
         graph = self._graph().SerializeToString()
         headers = {name: _header(name, array) for name, array in self.initializers.items()}
         length = len(graph) + sum(
-            _framed(len(headers[name]) + array.nbytes) for name, array in self.initializers.items()
+            _framed(_GRAPH_INITIALIZER, len(headers[name]) + array.nbytes)
+            for name, array in self.initializers.items()
         )
-        head = self._head().SerializeToString() + _key(_MODEL_GRAPH, length)
+        head = self._head().SerializeToString() + header(_MODEL_GRAPH, length)
         if len(head) + length > LARGEST:
             raise ExportError(
                 f"{self.name}: the model has {len(head) + length:,} bytes, and an ONNX file of one "
@@ -96,7 +98,7 @@ class Model:
         done, total = 0, max(1, self.weight_bytes)
         for name, array in self.initializers.items():
             size = len(headers[name]) + array.nbytes
-            stream.write(_key(_GRAPH_INITIALIZER, size) + headers[name])
+            stream.write(header(_GRAPH_INITIALIZER, size) + headers[name])
             for chunk in _chunks(array):
                 done += stream.write(chunk)
                 if progress:
@@ -185,7 +187,7 @@ def _tensor(name: str, array: np.ndarray) -> TensorProto:
 
 def _header(name: str, array: np.ndarray) -> bytes:
     """The TensorProto of an initializer up to its data, which has to follow."""
-    return _tensor(name, array).SerializeToString() + _key(_TENSOR_RAW_DATA, array.nbytes)
+    return _tensor(name, array).SerializeToString() + header(_TENSOR_RAW_DATA, array.nbytes)
 
 
 def _chunks(array: np.ndarray) -> Iterator[memoryview | bytes]:
@@ -198,20 +200,6 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview | bytes]:
         yield flat[start : start + _CHUNK].data
 
 
-def _framed(size: int) -> int:
-    """Bytes of a field of ``size`` bytes, tag and length included; every tag here is one byte."""
-    return len(_varint(size)) + 1 + size
-
-
-def _key(number: int, length: int) -> bytes:
-    """Tag and length of a length-delimited field."""
-    return bytes([number << 3 | 2]) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _framed(number: int, size: int) -> int:
+    """Bytes of a field of ``size`` bytes, tag and length included."""
+    return len(header(number, size)) + size
