@@ -25,7 +25,7 @@ from .files.caffemodel import Caffemodel
 from .net.match import require_match
 from .net.net import Net, read_net
 from .net.shapes import NetShapes, infer
-from .report import Inspection, encode_json, inspect_net, operation_report
+from .report import encode_json, inspect_net, operation_report
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
     from .surgery.apply import Operated
@@ -106,8 +106,8 @@ def load(
     return Model(net, shapes, weights, inputs, phase)
 
 
-def inspect(model: Model) -> Inspection:
-    """Layers, shapes, parameters and multiply-adds (for one image) of a model."""
+def inspect(model: Model) -> dict:
+    """The documented report of a model: layers, shapes, parameters, multiply-adds for one image."""
     notes = [*model.net.warnings, *model.shapes.notes]
     return inspect_net(model.name, model.net.doc.path or "", model.phase, model.shapes, notes)
 

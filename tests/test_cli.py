@@ -18,10 +18,10 @@ import caffesurgery
 from caffesurgery.cli import console
 from caffesurgery.cli.commands import cli, zoo
 from caffesurgery.cli.help import topics
+from caffesurgery.cli.tables import Table
 from caffesurgery.files import caffemodel
 from caffesurgery.files.resources import resource
 from caffesurgery.net.net import read_net
-from caffesurgery.report import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 CP = ("--method", "cp", "--ranks", "ratio=0.5")
@@ -226,6 +226,19 @@ def test_json_names_in_any_encoding():
     name = found["layers"][1]["name"]
     assert name.encode("utf-8", "surrogateescape") == "卷积".encode("gbk")
     assert r"\udc" in succeed("inspect", D).out
+
+
+def test_names_in_any_encoding_go_through_the_whole_job():
+    net = write_net(Path("."), DEPLOY.replace('"conv1"', '"卷积"').encode("gbk"), "gbk")
+    succeed("compress", *net, *CP, "-o", "small", "--no-onnx")
+    name = read_net(Path("small", net[0])).layers[1].name
+    assert name.encode("utf-8", "surrogateescape") == "卷积_sdd".encode("gbk")
+    succeed("apply", *net, "small/plan.prototxt", "-o", "again")
+    assert Path("small", net[1]).read_bytes() == Path("again", net[1]).read_bytes()
+    succeed("restore", *(Path("small", path) for path in net), "-o", "dense")
+    assert [layer.name for layer in read_net(Path("dense", net[0])).layers] == [
+        layer.name for layer in read_net(net[0]).layers
+    ]
 
 
 # -- tables and streams

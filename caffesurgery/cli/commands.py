@@ -60,10 +60,11 @@ def inspect(net, weights, phase, batch, inputs, form):
     With WEIGHTS, also check that they belong to NET.
     """
     from .. import api
+    from .tables import inspection_table
 
     model = api.load(net, weights, phase=phase.upper(), batch=batch, inputs=options.shapes(inputs))
-    found = api.inspect(model)
-    show(found.data, found.table(), form)
+    report = api.inspect(model)
+    show(report, inspection_table(report), form)
 
 
 @cli.command()
@@ -82,7 +83,8 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
     """Choose layers, schemes and ranks: write a plan to be edited."""
     from .. import api
     from ..files.atomic import refuse_existing, write_bytes
-    from ..report import operation_table, plan_report
+    from ..report import plan_report
+    from .tables import operation_table
 
     refuse_existing([path], force)
     model = api.load(net, weights, inputs=options.shapes(inputs))
@@ -116,7 +118,8 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
     """Carry out a PLAN: write smaller prototxts and caffemodel."""
     from .. import api
     from ..files.atomic import refuse_folder
-    from ..report import operation_report, operation_table
+    from ..report import operation_report
+    from .tables import operation_table
 
     files = api.file_names([net, *also], weights, True)
     refuse_folder(folder, files, force)
@@ -173,7 +176,7 @@ def compress(
 
 
 def _show_compression(report, form):
-    from ..report import comparison_table, operation_table
+    from .tables import comparison_table, operation_table
 
     show(report, operation_table(report), form)
     if form == "table" and report["comparison"]:
@@ -191,7 +194,8 @@ def restore(net, weights, folder, inputs, force, form):
     """Turn a decomposed net back into its dense form."""
     from .. import api
     from ..files.atomic import refuse_folder
-    from ..report import restoration_report, restoration_table
+    from ..report import restoration_report
+    from .tables import restoration_table
 
     files = api.file_names([net], weights, False)
     refuse_folder(folder, files, force)
@@ -217,7 +221,8 @@ def restore(net, weights, folder, inputs, force, form):
 def export(net, weights, path, opset, batch, blobs, inputs, force, form):
     """Write NET with WEIGHTS as ONNX."""
     from .. import api
-    from ..report import export_report, export_table
+    from ..report import export_report
+    from .tables import export_table
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
@@ -250,7 +255,7 @@ def compare(
 ):  # fmt: skip
     """Run two nets on the same inputs and compare their outputs."""
     from .. import api
-    from ..report import comparison_table
+    from .tables import comparison_table
 
     given = options.shapes(inputs)
     first = api.load(net1, weights1, inputs=given)
@@ -282,7 +287,7 @@ def zoo():
 def zoo_list(form):
     """List the architectures."""
     from .. import zoo as nets
-    from ..report import zoo_table
+    from .tables import zoo_table
 
     report = nets.catalogue()
     show(report, zoo_table(report), form)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..report import Table
+    from .tables import Table
 
 QUIET_SECONDS = 2.0
 """Without a terminal, at most one line of progress in this time."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from .. import api, zoo
-from ..report import comparison_table, operation_table
 from .console import print_table, progress_bar
+from .tables import comparison_table, operation_table
 
 RANKS = "conv1=69,conv2=154,conv3=153,conv4=178,conv5=196,fc6=365,fc7=275,fc8=260"
 """Table 2 of paper 000, average rank 150 for convolutions and 300 for fully connected layers."""
