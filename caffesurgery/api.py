@@ -30,16 +30,12 @@ from .report import encode_json, inspect_net, operation_report
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
     from .surgery.apply import Operated
     from .surgery.plan import Plan
-    from .surgery.prove import Described
     from .surgery.restore import Chain
 
 __all__ = [
     "Model", "Result", "apply", "compare", "compress", "export_onnx", "inspect", "load", "plan",
     "read_plan", "restore", "save",
 ]  # fmt: skip
-
-DATABASES = ("Data", "ImageData", "HDF5Data", "WindowData")
-"""Layers whose images are known only to whoever has the database."""
 
 Progress = Callable[[str, str, float], None]
 """Called with a stage ('decompose'), what it works on ('conv2') and the share done (0 to 1)."""
@@ -172,10 +168,12 @@ def apply(
     environment, as the command line sets it.
     """
     from .surgery.apply import apply_plan
+    from .surgery.describe import describe_all
     from .surgery.prove import prove
 
     weights = model.require_weights()
-    described = _describe_all(model, also)
+    others = [read_net(path) for path in also]
+    described = describe_all(model.net, model.shapes, model.inputs, others)
     operated = apply_plan(
         model.net,
         model.shapes,
@@ -191,12 +189,14 @@ def apply(
 
 def restore(model: Model, *, progress: Progress | None = None) -> Result:
     """Turn every decomposed layer of a model back into the dense layer that it stands for."""
+    from .surgery.describe import describe_all
     from .surgery.prove import prove
     from .surgery.restore import restore_net
 
     weights = model.require_weights()
     operated, chains = restore_net(model.net, model.shapes, weights, _stage(progress, "restore"))
-    notes = prove(_describe_all(model, ()), weights, operated)
+    described = describe_all(model.net, model.shapes, model.inputs, ())
+    notes = prove(described, weights, operated)
     return Result(model, _with_notes(operated, notes), None, chains)
 
 
@@ -367,36 +367,3 @@ def _with_notes(operated: Operated, notes: tuple[str, ...]) -> Operated:
 def _stage(progress: Progress | None, stage: str):
     """The progress of one stage: a callback that takes what it works on and the share done."""
     return partial(progress, stage) if progress else None
-
-
-def _describe_all(model: Model, also: Sequence) -> list[Described]:
-    """The model's own prototxt and the others, each with the shapes of both phases."""
-    from .surgery.prove import describe
-
-    own = describe(model.net, model.inputs or {})
-    data = {
-        entry.layer.tops[0]: entry.tops[0]
-        for entry in model.shapes.layers
-        if not entry.bottoms and entry.tops
-    }
-    others = [read_net(path) for path in also]
-    return [own, *(describe(net, _data_shapes(net, data, model.inputs)) for net in others)]
-
-
-def _data_shapes(net: Net, data: Mapping[str, tuple[int, ...]], inputs) -> dict:
-    """Shapes for the data layers of another prototxt of the same net.
-
-    What the user gave counts first; else a data layer that does not say its own shape takes that
-    of the model's input, without its batch.
-    """
-    free = {layer.tops[0]: layer for layer in net.layers if not layer.bottoms and layer.tops}
-    image = next(iter(data.values()), None)
-    found = {}
-    for top, layer in free.items():
-        if inputs and top in inputs:
-            found[top] = inputs[top]
-        elif layer.type in DATABASES and (data.get(top) or image):
-            shape = (data.get(top) or image)[1:]
-            crop = layer.params("transform_param")["crop_size"]
-            found[top] = (*shape[:-2], crop, crop) if crop and len(shape) == 3 else shape
-    return found

@@ -14,8 +14,9 @@ from caffesurgery.decompose import SCHEMES
 from caffesurgery.errors import PlanError, WeightsError
 from caffesurgery.files import text
 from caffesurgery.net.net import parse_net, read_net
+from caffesurgery.surgery.describe import describe
 from caffesurgery.surgery.plan import parse_plan
-from caffesurgery.surgery.prove import describe, prove
+from caffesurgery.surgery.prove import prove
 from caffesurgery.verify.session import net_session
 
 CONV_SCHEMES = sorted(name for name, scheme in SCHEMES.items() if "conv" in scheme.kinds)

@@ -8,43 +8,16 @@ the shapes that Caffe will allocate, with nothing of ours left over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import NetError, PlanError
+from ..errors import PlanError
 from ..net.match import Match, Stored, match, stored_blobs
-from ..net.net import Net, parse_net
+from ..net.net import parse_net
 from ..net.shapes import NetShapes, infer
 from .apply import Operated
-
-PHASES = ("TRAIN", "TEST")
-
-
-@dataclass(frozen=True)
-class Described:
-    """A prototxt of the net: as it was, its data shapes, and its shapes in the phases it has."""
-
-    net: Net
-    inputs: Mapping[str, tuple[int, ...]]
-    phases: Mapping[str, NetShapes]
-
-
-def describe(net: Net, inputs: Mapping[str, tuple[int, ...]]) -> Described:
-    """Infer both phases of ``net``; raises NetError when neither can be inferred."""
-    phases, problem = {}, None
-    for phase in PHASES:
-        try:
-            shapes = infer(net, phase, inputs)
-        except NetError as error:
-            problem = problem or error
-            continue
-        if shapes.layers:
-            phases[phase] = shapes
-    if not phases:
-        raise problem or NetError(f"{net.doc.path}: no layers in either phase")
-    return Described(net, inputs, phases)
+from .describe import Described
 
 
 def stored_after(weights, operated: Operated) -> dict[str, list[Stored]]:
@@ -68,6 +41,10 @@ def prove(nets: Sequence[Described], weights, operated: Operated) -> tuple[str, 
     used, notes = set(), []
     for described in nets:
         path = described.net.doc.path or ""
+        notes += [
+            f"{path} ({phase}): not checked, since the net as it was does not set up: {problem}"
+            for phase, problem in described.problems.items()
+        ]
         rewritten = parse_net(operated.texts[path], path)
         for phase, old in described.phases.items():
             shapes = infer(rewritten, phase, described.inputs)
