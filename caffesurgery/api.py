@@ -179,7 +179,7 @@ def apply(
         model.shapes,
         weights,
         plan,
-        [(other.net, list(other.phases.values())) for other in described[1:]],
+        described,
         jobs,
         _stage(progress, "decompose"),
     )

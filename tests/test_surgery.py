@@ -311,3 +311,25 @@ def test_replaced_statements_are_well_formed_where_layers_share_a_line(tmp_path)
     _, _, smaller = operate(tmp_path, write_net(tmp_path, source), "tucker2", "ratio=0.7")
     assert text.read(tmp_path / "out" / "deploy.prototxt").root.names()
     assert len(parse_net(smaller.net.doc.text).layers) == 7
+
+
+def test_a_train_val_can_be_the_net_itself_with_layers_for_each_phase(tmp_path):
+    source = train_val_of(SMALL).replace(
+        '\nlayer { name: "new"',
+        """
+layer { name: "twin" type: "InnerProduct" bottom: "score" top: "twin" include { phase: TRAIN }
+  inner_product_param { num_output: 9 } }
+layer { name: "twin" type: "InnerProduct" bottom: "score" top: "twin" include { phase: TEST }
+  inner_product_param { num_output: 9 } }
+layer { name: "new\"""",
+    )
+    inputs = {"data": (6, 13, 11)}
+    paths = write_net(tmp_path, source, inputs=inputs)
+    model = caffesurgery.load(*paths, inputs=inputs)
+    plan = caffesurgery.plan(model, "svd", "twin=2")
+    smaller = caffesurgery.save(caffesurgery.apply(model, plan), tmp_path / "out")
+    for phase in ("TRAIN", "TEST"):
+        assert [x.name for x in smaller.net.phase(phase) if "twin" in x.name] == [
+            "twin_ud",
+            "twin_vt",
+        ]

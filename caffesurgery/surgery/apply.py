@@ -16,6 +16,7 @@ from ..files.caffemodel import Caffemodel, NewLayer
 from ..net.net import Layer, Net
 from ..net.shapes import NetShapes
 from .chain import small_layers, unmoved_fields
+from .describe import Described
 from .operate import Progress, Replaced, Work, decompose_all, prepare
 from .plan import Plan
 from .statement import statements
@@ -43,14 +44,14 @@ def apply_plan(
     shapes: NetShapes,
     weights: Caffemodel,
     plan: Plan,
-    also: Sequence[tuple[Net, Sequence[NetShapes]]] = (),
+    nets: Sequence[Described],
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Operated:
-    """Decompose what ``plan`` names and rewrite ``net`` and every net in ``also``.
+    """Decompose what ``plan`` names in ``net`` and rewrite every prototxt in ``nets``.
 
-    ``also`` gives each further net with its shapes in every phase; ``jobs`` layers are decomposed
-    at a time.  Raises PlanError when the plan does not fit a net, and DecomposeError when a layer's
+    ``nets`` are ``net`` itself and the others that describe it; ``jobs`` layers are decomposed at a
+    time.  Raises PlanError when the plan does not fit a net, and DecomposeError when a layer's
     weights cannot be decomposed.
     """
     prepared = {entry.name: prepare(entry, shapes, plan) for entry in plan.layers}
@@ -58,10 +59,10 @@ def apply_plan(
     texts, notes = {}, []
     if plan.net and plan.net != net.name:
         notes.append(f"the plan was made for the net '{plan.net}', and this one is '{net.name}'")
-    for other, phases in ((net, (shapes,)), *also):
-        edits, said = _edits(other, phases, prepared)
+    for described in nets:
+        edits, said = _edits(described, prepared)
         notes += said
-        texts[other.doc.path or ""] = other.doc.replace(edits)
+        texts[described.net.doc.path or ""] = described.net.doc.replace(edits)
     done = decompose_all(prepared, weights, plan.seed, jobs, progress)
     new_weights = {name: layers for name, (layers, _) in done.items()}
     replaced = tuple(record for _, record in done.values())
@@ -86,8 +87,9 @@ def _check_sharing(net: Net, prepared: Mapping[str, Work]) -> None:
                 )
 
 
-def _edits(net: Net, phases: Sequence[NetShapes], prepared: Mapping[str, Work]):
+def _edits(described: Described, prepared: Mapping[str, Work]):
     """Replacement text for every statement of every planned layer of one prototxt."""
+    net, phases = described.net, described.phases.values()
     by_statement = {entry.layer.field.start: entry for shapes in phases for entry in shapes.layers}
     edits, notes, met = [], [], set()
     for layer in net.layers:

@@ -122,6 +122,8 @@ def _plan(doc) -> Plan:
             f"{doc.path or 'the plan'}: version {version}, this program reads version 1; make the "
             "plan anew with `caffesurgery plan`"
         )
+    if root["seed"] < 0:
+        raise PlanError(f"{doc.path or 'the plan'}: seed {root['seed']}, expected 0 or more")
     layers = tuple(_layer(entry) for entry in root["layer"])
     if not layers:
         raise PlanError(
