@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nets import write_net
-from tiny import D, W, _tiny_net, run, tiny, tree  # noqa: F401
+from tiny import CP, D, W, _tiny_net, run, tiny, tree  # noqa: F401
 
 from caffesurgery import zoo
 from caffesurgery.files import caffemodel
@@ -26,7 +26,6 @@ from caffesurgery.files import caffemodel
 ROOT = Path(__file__).resolve().parent.parent
 DATA = json.loads((Path(__file__).parent / "data" / "failing.json").read_text(encoding="utf-8"))
 CASES = {case["name"]: case for case in DATA["cases"]}
-CP = ("--method", "cp", "--ranks", "ratio=0.5")
 
 
 def make(path: Path, content) -> None:
@@ -41,7 +40,7 @@ def make(path: Path, content) -> None:
     elif "of" in content:
         path.write_bytes(damaged(Path(content["of"]).read_bytes(), content))
     else:
-        np.save(path, np.zeros(content["shape"]))
+        np.save(path, np.full(content["shape"], content.get("all", 0.0)))
 
 
 def damaged(data: bytes, how: dict) -> bytes:

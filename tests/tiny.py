@@ -84,6 +84,7 @@ layer {
 layer { name: "fc3" method: "svd" rank: 4 }
 """
 
+CP = ("--method", "cp", "--ranks", "ratio=0.5")
 D, W = "deploy.prototxt", "deploy.caffemodel"
 
 

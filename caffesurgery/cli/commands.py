@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from .. import __version__
-from ..errors import UsageError, suggest
+from ..errors import UsageError, VerifyError, suggest
 from . import options
 from .console import print_table, progress_bar, say, say_written, show
 
@@ -274,6 +274,12 @@ def compare(
             seed=seed,
             progress=progress,
         ).as_dict()
+    if labels and not found["accuracy"]:
+        names = ", ".join(blob["name"] for blob in found["blobs"])
+        raise VerifyError(
+            f"{labels}: no accuracy can be counted, since {names} has no score for each of these "
+            "classes; give the labels of this net, or name its scores with --blob"
+        )
     show(found, comparison_table(found), form)
 
 
