@@ -11,7 +11,7 @@ from nets import SMALL, relative, write_net
 
 import caffesurgery
 from caffesurgery.decompose import SCHEMES
-from caffesurgery.errors import PlanError, WeightsError
+from caffesurgery.errors import PlanError, RankError, WeightsError
 from caffesurgery.files import text
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.surgery.describe import describe
@@ -333,3 +333,9 @@ layer { name: "new\"""",
             "twin_ud",
             "twin_vt",
         ]
+
+
+def test_shared_weights_cannot_be_given_different_ranks(tmp_path):
+    model = caffesurgery.load(*write_net(tmp_path, SIAMESE))
+    with pytest.raises(RankError, match="conv, conv_p share their weights.*met 4, 5"):
+        caffesurgery.plan(model, "cp", "conv=4,conv_p=5")

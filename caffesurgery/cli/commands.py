@@ -172,6 +172,8 @@ def compress(
             progress=progress,
         )
     _show_compression(report, form)
+    if not no_onnx and not report["comparison"]:
+        say(report["notes"][-1])
     say_written([*report["files"], "report.json"], folder)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -145,6 +146,11 @@ def read_mean(path: str | os.PathLike) -> np.ndarray:
 def _map(path: str | os.PathLike, expected: str) -> mmap.mmap:
     try:
         with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileError(
+                    f"{path}: this is a pipe or a device, and {expected} is mapped, not streamed; "
+                    "save it to a file first"
+                )
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise FileError(f"{path}: no such file; expected {expected}") from None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Sequence
 
-from ..errors import PlanError, suggest
+from ..errors import PlanError, RankError, UsageError, suggest
 from ..files.caffemodel import Caffemodel
 from ..net.net import Net
 from ..net.shapes import NetShapes
-from ..ranks import Candidate, Choice, parse_rule
+from ..ranks import Candidate, Choice, Skip, parse_rule
 from .methods import check_method, choose
 from .plan import Kept, LayerPlan, Plan
 from .target import TYPES, Target, target
@@ -38,6 +38,8 @@ def make_plan(
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     check_method(method)
+    if seed < 0:
+        raise UsageError(f"seed {seed}: expected 0 or more")
     rule = parse_rule(ranks)
     candidates, kept = find_candidates(shapes, weights, method, layers)
     if not candidates:
@@ -45,30 +47,12 @@ def make_plan(
         raise PlanError(
             f"{net.doc.path or net.name}: method {method} finds no layer to decompose ({reasons})"
         )
-    allocated = _alike(rule.allocate(candidates, growth, progress), shapes)
-    planned = []
-    for candidate in candidates:
-        choice = allocated[candidate.name]
-        if not isinstance(choice, Choice):
-            kept.append(Kept(candidate.name, choice.why))
-            continue
-        after = candidate.after(choice.ranks)
-        if after.macs >= candidate.before.macs and not growth:
-            kept.append(Kept(candidate.name, _growth(candidate, choice, after)))
-            continue
-        planned.append(
-            LayerPlan(
-                candidate.name,
-                candidate.scheme.name,
-                choice.ranks,
-                choice.why,
-                candidate.before,
-                after,
-            )
-        )
+    allocated = _alike(rule.allocate(candidates, growth, progress), shapes, rule.name == "explicit")
+    decided = [_decide(each, allocated[each.name], growth) for each in candidates]
+    kept += [entry for entry in decided if isinstance(entry, Kept)]
     order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
     return Plan(
-        layers=tuple(planned),
+        layers=tuple(entry for entry in decided if isinstance(entry, LayerPlan)),
         kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
         net=net.name,
         method=method,
@@ -99,8 +83,11 @@ def find_candidates(
     return candidates, kept
 
 
-def _alike(allocated: dict, shapes: NetShapes) -> dict:
-    """Layers that share their weights get what the first of them that gets ranks got."""
+def _alike(allocated: dict, shapes: NetShapes, explicit: bool) -> dict:
+    """Layers that share their weights get what the first of them that gets ranks got.
+
+    Raises RankError where a rule that names ranks gave them different ones.
+    """
     owners: dict[str, list[str]] = {}
     for entry in shapes.layers:
         name, specs = entry.layer.name, entry.layer.specs
@@ -109,6 +96,11 @@ def _alike(allocated: dict, shapes: NetShapes) -> dict:
     for names in owners.values():
         chosen = [name for name in names if isinstance(allocated[name], Choice)]
         first = allocated[(chosen or names)[0]]
+        if explicit and len({allocated[name].ranks for name in chosen}) > 1:
+            raise RankError(
+                f"layers {', '.join(chosen)} share their weights, so they need equal ranks; met "
+                + ", ".join("x".join(map(str, allocated[name].ranks)) for name in chosen)
+            )
         allocated.update(dict.fromkeys(names, first))
     return allocated
 
@@ -138,7 +130,14 @@ def _check_patterns(patterns: Sequence[str], named, shapes: NetShapes) -> None:
         raise PlanError(f"--layers '{pattern}': no such layer; {suggest(pattern, names)}")
 
 
-def _growth(candidate: Candidate, choice: Choice, after) -> str:
-    ranks = "x".join(map(str, choice.ranks))
-    times = after.macs / max(candidate.before.macs, 1)
-    return f"{candidate.scheme.name} at rank {ranks} would need {times:.2f} times its MACs"
+def _decide(candidate: Candidate, choice: Choice | Skip, growth: bool) -> LayerPlan | Kept:
+    """Replace the layer, or keep it where the rule says so or it would need as many MACs."""
+    if isinstance(choice, Skip):
+        return Kept(candidate.name, choice.why)
+    scheme, before, after = candidate.scheme.name, candidate.before, candidate.after(choice.ranks)
+    if after.macs >= before.macs and not growth:
+        ranks = "x".join(map(str, choice.ranks))
+        times = f"{after.macs / max(before.macs, 1):.2f}"
+        need = f"{times} times" if times != "1.00" else "no fewer than"
+        return Kept(candidate.name, f"{scheme} at rank {ranks} would need {need} its MACs")
+    return LayerPlan(candidate.name, scheme, choice.ranks, choice.why, before, after)

@@ -71,7 +71,7 @@ class Preprocessing:
             raise _misfit(images, shape, f"their channels differ from its {shape[0]}{hint}")
         if not self.crop and have[1:] != tuple(shape[1:]):
             larger = all(a >= b for a, b in zip(have[1:], shape[1:]))
-            hint = "cut them to the centre with crop, or resize them" if larger else "resize them"
+            hint = "cut them to the centre with --crop, or resize them" if larger else "resize them"
             raise _misfit(images, shape, hint)
         if any(a < b for a, b in zip(have[1:], shape[1:])):
             raise _misfit(images, shape, "they are too small to be cropped; resize them")
