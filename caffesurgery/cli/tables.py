@@ -169,6 +169,8 @@ def comparison_table(data: Mapping) -> Table:
         for which in ("first", "second")
         if data[f"only_{which}"]
     ]
+    if data["seed"] is not None:
+        notes.append("on noise outputs differ more than on images: see `compare --images --labels`")
     return Table(
         f"{data['images']} images, {data['source']}",
         ("blob", "shape", "largest difference", "relative", "Frobenius", "same class"),
