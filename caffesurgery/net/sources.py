@@ -75,11 +75,11 @@ def _shapes(
         shapes[1] = shapes[0][:1]
     missing = [name for name, shape in zip(layer.tops, shapes) if shape is None]
     if missing:
-        example = (3, 227, 227) if missing[0] == layer.tops[0] else (1,)
+        example = {name: (3, 227, 227) if name == layer.tops[0] else (1,) for name in missing}
+        words = (f"--input {name}={','.join(map(str, e))}" for name, e in example.items())
         raise NetError(
             f"{layer.where()}: {layer.type} does not say the shape of {', '.join(missing)}; give it"
-            f" as inputs={{'{missing[0]}': {example}}} or "
-            f"--input {missing[0]}={','.join(map(str, example))}"
+            f" as inputs={example} or {' '.join(words)}"
         )
     return shapes
 
