@@ -51,7 +51,7 @@ def catalogue() -> dict:
                 "macs": shapes.macs // shapes.layers[0].tops[0][0],
             }
         )
-    return {"layers": [], "nets": rows, "totals": {"nets": len(rows)}}
+    return {"nets": rows, "totals": {"nets": len(rows)}}
 
 
 def write(

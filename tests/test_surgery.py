@@ -333,6 +333,8 @@ layer { name: "new\"""",
             "twin_ud",
             "twin_vt",
         ]
+    dense = caffesurgery.save(caffesurgery.restore(smaller), tmp_path / "dense")
+    assert [x.name for x in dense.net.layers] == [x.name for x in model.net.layers]
 
 
 def test_shared_weights_cannot_be_given_different_ranks(tmp_path):

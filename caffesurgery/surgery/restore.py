@@ -7,7 +7,6 @@ that was fine-tuned since is restored as well.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,7 +38,10 @@ class Chain:
 def find_chains(layers: Sequence[Layer]) -> list[Chain]:
     """All chains among the layers of a file, in order."""
     patterns = _suffix_patterns()
-    readers = Counter(bottom for layer in layers for bottom in layer.bottoms)
+    readers: dict[str, set[str]] = {}
+    for layer in layers:
+        for bottom in layer.bottoms:
+            readers.setdefault(bottom, set()).add(layer.name)
     found: list[Chain] = []
     position = 0
     while position < len(layers):
@@ -62,7 +64,7 @@ def _suffix_patterns() -> list[tuple[str, ...]]:
     return sorted(found, key=len, reverse=True)
 
 
-def _chain_at(layers, position: int, suffixes, readers: Counter) -> Chain | None:
+def _chain_at(layers, position: int, suffixes, readers: dict[str, set[str]]) -> Chain | None:
     run = tuple(layers[position : position + len(suffixes)])
     first = run[0].name
     name = first[: len(first) - len(suffixes[0])]
@@ -71,7 +73,7 @@ def _chain_at(layers, position: int, suffixes, readers: Counter) -> Chain | None
     if any(layer.type not in TYPES for layer in run):
         return None
     for layer, following in zip(run, run[1:]):
-        alone = all(readers[top] == 1 for top in layer.tops)
+        alone = all(readers.get(top) == {following.name} for top in layer.tops)
         if layer.tops != following.bottoms or not alone or _has_bias(layer):
             return None
     return Chain(name, run)
