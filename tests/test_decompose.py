@@ -11,6 +11,9 @@ from caffesurgery.decompose import SCHEMES, Geometry, Part, compose, scheme
 from caffesurgery.errors import DecomposeError
 
 ALL = sorted(SCHEMES)
+RANDOM = ["cp2-random", "cp3-random", "cp4-random"]
+FITTED = [name for name in ALL if name not in RANDOM]
+CP = [(f"cp{ways}{how}", ways) for ways in (3, 4) for how in ("", "-tpm", "-als", "-random")]
 ONE_RANK = [name for name in ALL if len(SCHEMES[name].rank_names) == 1]
 
 
@@ -72,7 +75,7 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FITTED)
 @pytest.mark.parametrize("shape, group, stride, pad, dilation", CONVOLUTIONS)
 def test_full_rank_chain_convolves_as_the_dense_layer(name, shape, group, stride, pad, dilation):
     weight, geometry = kernel(*shape), Geometry.of(shape, group)
@@ -102,7 +105,7 @@ def test_low_rank_chain_convolves_as_its_composed_kernel(name, shape, group, str
     assert relative(run_chain(x, found.factors, parts, stride, pad, dilation), dense) < 1e-5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_shape_and_rank_reports_the_error_of_its_factors(data):
     name = data.draw(st.sampled_from(ALL))
@@ -119,7 +122,7 @@ def test_any_shape_and_rank_reports_the_error_of_its_factors(data):
     found = SCHEMES[name].decompose(weight, group, ranks)
     composed = compose(found.factors, SCHEMES[name].parts(geometry, ranks), group)
     assert relative(composed, weight) == pytest.approx(found.error, abs=3e-6)
-    assert found.error < (1e-5 if tuple(ranks) == most else 1)
+    assert name in RANDOM or found.error < (1e-5 if tuple(ranks) == most else 1)
 
 
 @pytest.mark.parametrize("name", ["svd", "cp3", "cp4", "tucker2", "spatial", "tucker1-in"])
@@ -161,7 +164,7 @@ def test_channel_cp2_and_tucker1_out_have_one_product():
     assert relative(products[2], products[0]) < 1e-6
 
 
-@pytest.mark.parametrize("name, sizes", [("cp3", 3), ("cp4", 4)])
+@pytest.mark.parametrize("name, sizes", CP)
 def test_cp_component_norms_are_balanced_over_the_factors(name, sizes):
     *inner, last = scheme(name).decompose(kernel(12, 8, 3, 3), 2, (6,)).factors
     norms = [np.linalg.norm(f.reshape(6, -1), axis=1) for f in inner]
@@ -174,9 +177,9 @@ def test_cp_component_norms_are_balanced_over_the_factors(name, sizes):
 
 
 SUFFIXES = {
-    "cp2": ["_sdd:hw", "_t:"],
-    "cp3": ["_s:", "_dd:hw", "_t:"],
-    "cp4": ["_s:", "_v:h", "_h:w", "_t:"],
+    **dict.fromkeys(["cp2", "cp2-random"], ["_sdd:hw", "_t:"]),
+    **dict.fromkeys(["cp3", "cp3-tpm", "cp3-als", "cp3-random"], ["_s:", "_dd:hw", "_t:"]),
+    **dict.fromkeys(["cp4", "cp4-tpm", "cp4-als", "cp4-random"], ["_s:", "_v:h", "_h:w", "_t:"]),
     "tucker2": ["_s:", "_core:hw", "_t:"],
     "tucker1-out": ["_core:hw", "_t:"],
     "tucker1-in": ["_s:", "_core:hw"],
@@ -209,7 +212,7 @@ def test_grouped_layers_give_their_groups_to_the_channel_mixing_parts():
 
 def test_grouped_layer_is_each_group_by_itself():
     weight = kernel(8, 3, 3, 3)
-    for name in ALL:
+    for name in FITTED:
         ranks = [4] * len(scheme(name).rank_names)
         whole = scheme(name).decompose(weight, 2, ranks)
         halves = [
@@ -270,9 +273,10 @@ def test_zero_kernels_and_zero_groups_are_decomposed_without_error(name):
     geometry = Geometry.of(weight.shape, 2)
     ranks = scheme(name).max_ranks(geometry)
     found = scheme(name).decompose(weight, 2, ranks)
-    assert found.error < 1e-5
     assert all(np.isfinite(f).all() for f in found.factors)
-    assert relative(compose(found.factors, scheme(name).parts(geometry, ranks), 2), weight) < 1e-5
+    composed = compose(found.factors, scheme(name).parts(geometry, ranks), 2)
+    assert not composed[:2].any()
+    assert name in RANDOM or max(found.error, relative(composed, weight)) < 1e-5
 
 
 def _ranks(name):
@@ -295,7 +299,7 @@ def test_progress_never_goes_back_and_ends_at_the_total(name, rank):
     assert {total for _, total in seen} == {rank}
     done = [d for d, _ in seen]
     assert done == sorted(set(done)) and done[-1] == rank
-    if name in ("cp3", "cp4"):
+    if name.startswith(("cp3", "cp4")) and name not in RANDOM:
         assert len(done) == rank
 
 

@@ -19,7 +19,8 @@ from caffesurgery.surgery.plan import parse_plan
 from caffesurgery.surgery.prove import prove
 from caffesurgery.verify.session import net_session
 
-CONV_SCHEMES = sorted(name for name, scheme in SCHEMES.items() if "conv" in scheme.kinds)
+EXACT = {name: scheme for name, scheme in SCHEMES.items() if not name.endswith("-random")}
+CONV_SCHEMES = sorted(name for name, scheme in EXACT.items() if "conv" in scheme.kinds)
 GOLDEN = [f"conv_{k:02d}" for k in range(20)]
 
 
@@ -161,6 +162,21 @@ def test_train_val_is_rewritten_and_proved_in_both_phases(tmp_path):
     names = [layer.name for layer in rewritten.phase("TRAIN")]
     assert "conv1_s" in names and "conv1" not in names and "new" in names
     assert any("'new' has no weights" in note for note in result.operated.notes)
+
+
+@pytest.mark.parametrize("method", ["cp", "cp-tpm", "cp-als", "cp-random"])
+def test_the_plan_names_the_algorithm_and_the_report_its_stability(tmp_path, method, monkeypatch):
+    from caffesurgery.decompose import stability
+    from caffesurgery.report import operation_report
+
+    monkeypatch.setattr(stability, "CANCELLING", 0.1)
+    _, result, smaller = operate(tmp_path, write_net(tmp_path), method, "conv2=4")
+    (done,) = result.operated.replaced
+    assert done.plan.scheme == method.replace("cp", "cp3")
+    (row,) = operation_report(result, smaller)["layers"]
+    assert row["norm_ratio"] > 0.2 and row["sensitivity"] > 0
+    assert "degenerate" in row["warning"]
+    assert f"layer 'conv2': {row['warning']}" in operation_report(result, smaller)["notes"]
 
 
 def test_a_prototxt_of_another_net_is_refused(tmp_path):

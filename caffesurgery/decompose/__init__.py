@@ -13,6 +13,7 @@ from pkgutil import iter_modules
 from .compose import compose
 from .scheme import (
     SCHEMES,
+    Aim,
     Decomposition,
     Geometry,
     Part,
@@ -20,7 +21,7 @@ from .scheme import (
     scheme,
 )
 
-__all__ = ["SCHEMES", "Decomposition", "Geometry", "Part", "Scheme", "compose", "scheme"]
+__all__ = ["SCHEMES", "Aim", "Decomposition", "Geometry", "Part", "Scheme", "compose", "scheme"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -7,8 +7,11 @@ in ``cp2``, all in the first layer in ``tucker1-out``, whose second layer is ort
 
 from __future__ import annotations
 
+import numpy as np
+
 from .matrix import MatrixScheme, balanced
-from .scheme import Part, register
+from .scheme import GroupFactors, Part, register
+from .truncated import residual, squared_norm
 
 
 @register
@@ -53,3 +56,20 @@ class Cp2(Channel):
     source = "paper 000, equations 9 to 12, for first convolutions"
     equations = "K[t, s, j, i] = sum_r K_sdd[r, s, j, i] K_t[t, r]"
     suffixes = ("_sdd", "_t")
+
+
+@register
+class Cp2Random(Cp2):
+    """The chain of ``cp2`` with random factors, of the size that gives it the kernel's norm."""
+
+    name = "cp2-random"
+    title = "2-way CP: D x E, then 1 x 1; random factors"
+    source = "ablation of paper 000, section 3.4.2"
+
+    def factor(self, block, ranks, seed, tick, aim):
+        matrix, rng = self.unfold(block), np.random.default_rng(seed)
+        size = np.float32((squared_norm(block) / block.size / ranks[0]) ** 0.25)
+        left = size * rng.standard_normal((len(matrix), ranks[0]), np.float32)
+        right = size * rng.standard_normal((ranks[0], matrix.shape[1]), np.float32)
+        kernels = (right.reshape(-1, *block.shape[1:]), left[:, :, None, None])
+        return GroupFactors(kernels, residual(np.asarray(matrix, np.float32), left, right))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DecomposeError
 
+EFFORTS = ("normal", "high")
 _CHUNK = 1 << 20  # elements converted to float64 at a time, so that memory stays bounded
 
 
@@ -90,6 +91,18 @@ def checked_energy(energy: float) -> None:
     """DecomposeError unless 0 < energy <= 1."""
     if not 0 < energy <= 1:
         raise DecomposeError(f"energy {energy}: expected a share of the squared norm in (0, 1]")
+
+
+def check_aim(aim):
+    """The aim itself; DecomposeError for an unknown effort or a bound that is not positive."""
+    if aim.effort not in EFFORTS:
+        raise DecomposeError(f"effort '{aim.effort}': expected {' or '.join(EFFORTS)}")
+    if aim.max_norm is not None and not 0 < aim.max_norm < np.inf:
+        raise DecomposeError(
+            f"max_norm {aim.max_norm}: expected a number above 0, the bound on the sum of the "
+            "components' norms over the norm of the kernel"
+        )
+    return aim
 
 
 def _not_usable(kernel: np.ndarray) -> DecomposeError:

@@ -1,23 +1,61 @@
-"""CP decompositions by the greedy tensor power method (papers 000, Algorithm 1, and 002).
+"""CP decompositions, 3-way and 4-way, by several algorithms (papers 000 and 002).
 
-Every component is the best rank-1 approximation found of what the ones before left over, so
-error(k)^2 = 1 - sum_{r <= k} d_r^2 / ||W||^2 exactly, and one run gives the whole error curve.
+One class for each geometry and one function for each algorithm; their pairs are the schemes:
+``cp3`` and ``cp4`` by the default, ridge-bounded joint alternating least squares, ``cp3-tpm`` by
+the greedy tensor power method, ``cp3-als`` by plain ALS, ``cp3-random`` with random factors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import islice, zip_longest
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
+from . import als
 from .power import components
-from .scheme import GroupFactors, Part, Scheme, register
+from .scheme import SCHEMES, Aim, GroupFactors, Part, Scheme
 from .truncated import residual, squared_norm
+
+_SWEEPS = {3: {"normal": 20, "high": 40}, 4: {"normal": 36, "high": 72}}
+_PLAIN = 100  # sweeps of plain ALS: what its users wait for
+
+
+class Found(NamedTuple):
+    """A CP of one group: one (R, size) array for each mode, component norms, squared error.
+
+    ``gains`` are the squared norms, where the error of each smaller rank follows from them.
+    """
+
+    vectors: list[np.ndarray]
+    norms: np.ndarray
+    lost: float
+    gains: np.ndarray | None = None
+
+
+class Algorithm(NamedTuple):
+    """An algorithm: ``find(block, modes, rank, seed, aim, tick)`` and what people should know."""
+
+    suffix: str
+    find: Callable[..., Found]
+    text: str
+    source: str
 
 
 class _Cp(Scheme):
     """What 3-way and 4-way CP share; modes are in the order (S, spatial ..., T)."""
+
+    stem: str
+    about: str
+
+    def __init__(self, algorithm: Algorithm):
+        self.algorithm = algorithm
+        self.name = self.stem + algorithm.suffix
+        self.title = f"{self.about}; {algorithm.text}"
+        self.source = f"{self.chain_source}; {algorithm.source}"
 
     def modes(self, T: int, S: int, D: int, E: int) -> tuple[int, ...]:
         """Sizes of the modes."""
@@ -31,17 +69,20 @@ class _Cp(Scheme):
         modes = self.modes(T, S, D, E)
         return (int(np.prod(modes)) // max(modes),)
 
-    def factor(self, block, ranks, seed, tick):
-        rank, modes = ranks[0], self.modes(*block.shape)
-        full = self.bounds(*block.shape)[0]
-        weights, vectors = _greedy(block, modes, rank if rank < full else 0, tick)
-        if 2 * rank >= full:  # deflation never ends exactly; from about here slices lose less
-            others = fixed_modes(block.transpose(1, 2, 3, 0).reshape(modes), rank)
-            if np.sum(others[0] ** 2) >= np.sum(weights**2):
-                weights, vectors = others
-        share = (weights ** (1 / len(modes))).astype(np.float32)[:, None]
-        vectors = [vector * share for vector in vectors]
-        return GroupFactors(self.kernels(vectors, *block.shape), _lost(block, vectors), weights**2)
+    def factor(self, block, ranks, seed, tick, aim):
+        modes = self.modes(*block.shape)
+        if not block.any():
+            zero = np.zeros(ranks[0])
+            vectors = [np.zeros((ranks[0], size), np.float32) for size in modes]
+            return GroupFactors(self.kernels(vectors, *block.shape), 0.0, zero, zero)
+        exact = ranks[0] == _full(modes) and aim.max_norm is None
+        if exact and self.algorithm.find is not random:
+            found = _slices(block, modes, ranks[0])
+        else:
+            found = self.algorithm.find(block, modes, ranks[0], seed, aim, tick)
+        return GroupFactors(
+            self.kernels(found.vectors, *block.shape), found.lost, found.gains, found.norms
+        )
 
     def kernels(self, vectors, T, S, D, E) -> tuple[np.ndarray, ...]:
         """The parts' kernels from one (R, size) array for each mode."""
@@ -59,13 +100,12 @@ class _Cp(Scheme):
         return [rank]
 
 
-@register
 class Cp3(_Cp):
     """1 x 1 (S -> R), depthwise D x E on the R channels, 1 x 1 (R -> T)."""
 
-    name = "cp3"
-    title = "3-way CP: 1 x 1, depthwise D x E, 1 x 1"
-    source = "paper 000, Algorithm 1 and equations 3 to 8"
+    stem = "cp3"
+    about = "3-way CP: 1 x 1, depthwise D x E, 1 x 1"
+    chain_source = "paper 000, equations 3 to 8"
     equations = "K[t, s, j, i] = sum_r K_s[r, s] K_dd[r, j, i] K_t[t, r]"
 
     def modes(self, T, S, D, E):
@@ -84,13 +124,12 @@ class Cp3(_Cp):
         return inputs[:, :, None, None], spatial.reshape(-1, 1, D, E), outputs.T[:, :, None, None]
 
 
-@register
 class Cp4(_Cp):
     """1 x 1 (S -> R), depthwise D x 1, depthwise 1 x E, 1 x 1 (R -> T)."""
 
-    name = "cp4"
-    title = "4-way CP: 1 x 1, depthwise D x 1, depthwise 1 x E, 1 x 1"
-    source = "paper 002, after Lebedev et al. 2015"
+    stem = "cp4"
+    about = "4-way CP: 1 x 1, depthwise D x 1, depthwise 1 x E, 1 x 1"
+    chain_source = "paper 002, equations 3 to 9"
     equations = "K[t, s, j, i] = sum_r K_s[r, s] K_v[r, j] K_h[r, i] K_t[t, r]"
 
     def modes(self, T, S, D, E):
@@ -118,6 +157,108 @@ class Cp4(_Cp):
             horizontal[:, None, None, :],
             outputs.T[:, :, None, None],
         )
+
+
+def power_method(block, modes, rank, seed, aim: Aim, tick) -> Found:
+    """Greedy rank-1 deflation: component after component, each the best for what is left.
+
+    error(k)^2 = 1 - sum_{r <= k} d_r^2 / ||W||^2 exactly, so that one run gives the error curve,
+    and sum d_r^2 <= ||W||^2, so that it cannot degenerate.
+    """
+    weights, vectors = _greedy(block, modes, rank, tick)
+    vectors = _shared(weights, vectors)
+    found = Found(vectors, weights, _lost(block, vectors), weights**2)
+    if 2 * rank >= _full(modes):  # deflation never ends exactly; from about here slices lose less
+        return min(found, _slices(block, modes, rank), key=attrgetter("lost"))
+    return found
+
+
+def joint(block, modes, rank, seed, aim: Aim, tick) -> Found:
+    """All components together, at bounded norms."""
+    cube, start = _prepared(block, modes, rank, seed)
+    sweeps = _SWEEPS[len(modes)][aim.effort]
+    found = als.bounded(cube, start, sweeps, aim.max_norm, _stepped(tick, rank))
+    found = _from_joint(block, cube, found)
+    if 2 * rank >= _full(modes) and aim.max_norm is None:  # from here slices may lose less
+        return min(found, _slices(block, modes, rank), key=attrgetter("lost"))
+    return found
+
+
+def plain(block, modes, rank, seed, aim: Aim, tick) -> Found:
+    """Alternating least squares with nothing to hold the norms down, as paper 002 uses it."""
+    cube, start = _prepared(block, modes, rank, seed)
+    return _from_joint(block, cube, als.plain(cube, start, _PLAIN, _stepped(tick, rank)))
+
+
+def _prepared(block, modes, rank, seed) -> tuple[als.Cube, als.Factors]:
+    """The kernel laid out for ALS and where it starts; all groups of a layer start alike."""
+    cube = als.Cube(block, len(modes))
+    return cube, als.rows_start(cube, rank, seed[:1])
+
+
+def random(block, modes, rank, seed, aim: Aim, tick) -> Found:
+    """Independent normal numbers, of the size that gives the chain the kernel's norm."""
+    rng = np.random.default_rng(seed)
+    size = (squared_norm(block) / block.size / rank) ** (1 / (2 * len(modes)))
+    vectors = [np.float32(size) * rng.standard_normal((rank, n), np.float32) for n in modes]
+    norms = np.prod([np.linalg.norm(v.astype(np.float64), axis=1) for v in vectors], axis=0)
+    return Found(_shared(norms, [_units(v) for v in vectors]), norms, _lost(block, vectors))
+
+
+ALGORITHMS = (
+    Algorithm("", joint, "joint ALS at bounded norms", "ALS of paper 002, with a ridge"),
+    Algorithm("-tpm", power_method, "tensor power method", "paper 000, Algorithm 1"),
+    Algorithm("-als", plain, "plain ALS", "paper 002, section 2.1"),
+    Algorithm("-random", random, "random factors", "ablation of paper 000, section 3.4.2"),
+)
+
+SCHEMES.update((one.name, one) for kind in (Cp3, Cp4) for one in map(kind, ALGORITHMS))
+
+
+def _full(modes) -> int:
+    """The rank at which fixed modes are exact."""
+    return int(np.prod(modes)) // max(modes)
+
+
+def _slices(block, modes, rank: int) -> Found:
+    """The CP of fixed modes."""
+    norms, vectors = fixed_modes(block.transpose(1, 2, 3, 0).reshape(modes), rank)
+    vectors = _shared(norms, vectors)
+    return Found(vectors, norms, _lost(block, vectors), norms**2)
+
+
+def _stepped(tick, rank: int) -> als.Tick:
+    """Turns a share of the work into components done, the last of which is not ticked here."""
+    steps = iter(range(1, rank))
+    shown = 0
+
+    def share_done(share: float) -> None:
+        nonlocal shown
+        while shown < min(int(share * rank), rank - 1):
+            shown = next(steps)
+            tick(shown)
+
+    return share_done
+
+
+def _from_joint(block, cube: als.Cube, found: als.Joint) -> Found:
+    """Components in falling order of norm, with the error of exactly these factors."""
+    order = np.argsort(-found.norms, kind="stable")
+    vectors = [np.ascontiguousarray(f.T[order]) for f in cube.ordered(found.factors)]
+    lost = found.lost
+    if lost < 1e-3 * cube.energy:  # float32 products leave no digits in the difference
+        lost = _lost(block, vectors)
+    return Found(vectors, found.norms[order], lost)
+
+
+def _shared(norms: np.ndarray, vectors: list[np.ndarray]) -> list[np.ndarray]:
+    """Unit vectors (R, size) of each mode, with the norms shared evenly by the modes."""
+    share = (norms ** (1 / len(vectors))).astype(np.float32)[:, None]
+    return [vector * share for vector in vectors]
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _greedy(block, modes, rank, tick) -> tuple[np.ndarray, list[np.ndarray]]:

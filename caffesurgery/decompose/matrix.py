@@ -23,7 +23,7 @@ class MatrixScheme(Scheme):
         """The factors, as the parts' kernels, from the unfolding's singular triplets."""
         raise NotImplementedError
 
-    def factor(self, block, ranks, seed, tick):
+    def factor(self, block, ranks, seed, tick, aim):
         svd = truncated_svd(self.unfold(block), ranks[0], seed)
         return GroupFactors(self.fold(svd, *block.shape), svd.lost, svd.values**2)
 

@@ -8,13 +8,15 @@ grouped convolution separately; its ranks are totals over the groups, as in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DecomposeError, suggest
+from . import stability
 from .check import (
+    check_aim,
     check_possible,
     checked_energy,
     checked_kernel,
@@ -85,27 +87,50 @@ class Part:
         return (self.out, self.inp // self.group, self.kh, self.kw)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a decomposition that searches is to reach; the others have no use for it.
+
+    effort: 'normal', or 'high' for about twice the time and a little less error
+    max_norm: bound on the sum of the norms of CP components over the norm of the kernel
+    """
+
+    effort: str = "normal"
+    max_norm: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """Factors of one layer and what they lose.
+    """Factors of one layer, what they lose, and how stable they are.
 
     factors: float32 arrays, one for each part, of the part's ``weight_shape``
     error: ||W - What|| / ||W|| over all groups (0 for a zero kernel)
     curve: float64, the error with the first 1, 2, ... components of each group, ending at this
-        rank; None for schemes whose smaller ranks are not a prefix of the larger (Tucker-2)
+        rank; None for schemes whose smaller ranks are not a prefix of the larger
+    norm_ratio: the sum of the norms of the CP components over ||W||; None for other schemes
+    sensitivity: expected squared change of What over the variance of small noise in all factors
+    warning: a sentence when the decomposition is degenerate or misses a bound
     """
 
     factors: tuple[np.ndarray, ...]
     error: float
     curve: np.ndarray | None = None
+    norm_ratio: float | None = None
+    sensitivity: float = 0.0
+    warning: str | None = None
 
 
 class GroupFactors(NamedTuple):
-    """What a scheme found for one group: factors, squared error, squared norm per component."""
+    """What a scheme found for one group: factors, squared error, and of each component its gain.
+
+    gains: what each component takes off the squared error; None where smaller ranks differ
+    norms: norms of the components of a CP
+    """
 
     factors: tuple[np.ndarray, ...]
     lost: float
     gains: np.ndarray | None = None
+    norms: np.ndarray | None = None
 
 
 class Scheme:
@@ -171,15 +196,18 @@ class Scheme:
         ranks: Sequence[int],
         seed: int = 0,
         progress: Progress | None = None,
+        effort: str = "normal",
+        max_norm: float | None = None,
     ) -> Decomposition:
         """Factors of a kernel (T, S / group, D, E), or matrix (T, S), at the given total ranks.
 
         Takes any float dtype, byte order and memory layout, read-only views included; computes
         in float32 with float64 where sums cancel.  Deterministic for a seed.  ``progress`` is
         called with (done, total) components of the first rank: after each one for CP, after
-        each group otherwise.  DecomposeError for a kernel that is not finite or not 2-D or 4-D,
-        and for illegal ranks.
+        each group otherwise.  effort and max_norm: see ``Aim``.  DecomposeError for a kernel that
+        is not finite or not 2-D or 4-D, and for illegal ranks.
         """
+        aim = check_aim(Aim(effort, max_norm))
         kernel, energy = checked_kernel(kernel, group)
         geometry = Geometry.of(kernel.shape, group)
         ranks = self.check_ranks(geometry, ranks)
@@ -187,13 +215,21 @@ class Scheme:
         if energy == 0:
             return _nothing(parts, ranks, group)
         shares = [rank // group for rank in ranks]
+        if max_norm is not None:  # the groups' norms add up to at most sqrt(group) times the whole
+            aim = replace(aim, max_norm=max_norm / group**0.5)
         scale = _scale(energy / kernel.size)
         found = []
         for g, block in enumerate(_blocks(kernel, group)):
             tick = _ticker(progress, g * shares[0], ranks[0])
-            found.append(self.factor(_scaled(block, scale), shares, [seed, g], tick))
+            found.append(self.factor(_scaled(block, scale), shares, [seed, g], tick, aim))
             tick(shares[0])
-        return _joined(found, scale, energy)
+        joined = _joined(found, scale, energy)
+        ratio = joined.norm_ratio
+        return replace(
+            joined,
+            sensitivity=stability.sensitivity(joined.factors, parts, group),
+            warning=None if ratio is None else stability.warning(ratio, ranks[0], max_norm),
+        )
 
     def factor(
         self,
@@ -201,6 +237,7 @@ class Scheme:
         ranks: Sequence[int],
         seed: Sequence[int],
         tick: Callable[[int], None],
+        aim: Aim,
     ) -> GroupFactors:
         """Factors of one group's kernel (T, S, D, E) at its share of the ranks.
 
@@ -296,9 +333,11 @@ def _joined(found: Sequence[GroupFactors], scale: float, energy: float) -> Decom
         factors = tuple(factor * share for factor in factors)
     energy = energy / scale**2
     error = float(np.sqrt(max(0.0, sum(group.lost for group in found)) / energy))
-    if found[0].gains is None:
-        return Decomposition(factors, error)
-    kept = np.cumsum(sum(group.gains for group in found))
-    curve = np.sqrt(np.maximum(0, 1 - kept / energy))
-    curve[-1] = error
-    return Decomposition(factors, error, curve)
+    curve = ratio = None
+    if found[0].norms is not None:  # a CP
+        ratio = float(sum(group.norms.sum() for group in found) / np.sqrt(energy))
+    if all(group.gains is not None for group in found):
+        kept = np.cumsum(sum(group.gains for group in found))
+        curve = np.sqrt(np.maximum(0, 1 - kept / energy))
+        curve[-1] = error
+    return Decomposition(factors, error, curve, ratio)

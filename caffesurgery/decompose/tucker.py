@@ -49,7 +49,7 @@ class Tucker2(Scheme):
             Part("_t", g.T, outer, 1, 1, g.group),
         )
 
-    def factor(self, block, ranks, seed, tick):
+    def factor(self, block, ranks, seed, tick, aim):
         T, S, D, E = block.shape
         # (T, D E, S): both unfoldings are then views, and both contractions one gemm.
         tensor = working(block.transpose(0, 2, 3, 1)).reshape(T, D * E, S)

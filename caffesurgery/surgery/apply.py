@@ -66,6 +66,7 @@ def apply_plan(
     done = decompose_all(prepared, weights, plan.seed, jobs, progress)
     new_weights = {name: layers for name, (layers, _) in done.items()}
     replaced = tuple(record for _, record in done.values())
+    notes += [f"layer '{one.plan.name}': {one.warning}" for one in replaced if one.warning]
     return Operated(texts, new_weights, replaced, tuple(dict.fromkeys(notes)))
 
 

@@ -1,7 +1,8 @@
 """What ``--method`` can name: a scheme, or a policy that picks a scheme for each layer.
 
 ``cp`` is the CP-SVD hybrid of paper 000: layers whose kernel is a matrix or whose input has few
-channels are decomposed 2-way, other convolutions 3-way, fully connected layers by SVD.
+channels are decomposed 2-way, other convolutions 3-way, fully connected layers by SVD.  ``cp-tpm``,
+``cp-als`` and ``cp-random`` choose alike, and name the algorithm that finds the components.
 ``tucker2`` is the whole-network scheme of paper 001: Tucker-2 from the second convolution to the
 first fully connected layer, Tucker-1 (which is SVD) for the others.
 """
@@ -9,6 +10,7 @@ first fully connected layer, Tucker-1 (which is SVD) for the others.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..decompose import SCHEMES, Geometry, Scheme
 from ..errors import UsageError, suggest
@@ -17,11 +19,11 @@ FEW_CHANNELS = 4
 """An image has 1, 3 or 4 channels; paper 000 leaves the channels of the first layer together."""
 
 
-def _cp(geometry: Geometry) -> str:
+def _cp(geometry: Geometry, three: str = "cp3", two: str = "cp2") -> str:
     if geometry.kind == "fc":
         return "svd"
     matrix = geometry.D == geometry.E == 1
-    return "cp2" if matrix or geometry.S <= FEW_CHANNELS else "cp3"
+    return two if matrix or geometry.S <= FEW_CHANNELS else three
 
 
 def _tucker2(geometry: Geometry) -> str:
@@ -33,6 +35,12 @@ def _tucker2(geometry: Geometry) -> str:
 
 POLICIES: dict[str, tuple[Callable[[Geometry], str], str]] = {
     "cp": (_cp, "CP-SVD of paper 000: cp2, cp3 or svd, by what the layer is"),
+    "cp-tpm": (partial(_cp, three="cp3-tpm"), "cp by the tensor power method of paper 000"),
+    "cp-als": (partial(_cp, three="cp3-als"), "cp by the plain ALS of paper 002"),
+    "cp-random": (
+        partial(_cp, three="cp3-random", two="cp2-random"),
+        "cp with random factors, the ablation of paper 000; fully connected layers by SVD",
+    ),
     "tucker2": (_tucker2, "whole-network Tucker of paper 001: tucker2, tucker1-out or svd"),
 }
 

@@ -79,13 +79,19 @@ def prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> Work:
 
 @dataclass(frozen=True)
 class Replaced:
-    """One layer that was decomposed: the plan's entry, what came out, and the costs."""
+    """One layer that was decomposed: the plan's entry, what came out, and the costs.
+
+    ``error``, ``norm_ratio``, ``sensitivity`` and ``warning`` are those of its Decomposition.
+    """
 
     plan: LayerPlan
     target: Target
     geometry: Geometry
     parts: tuple[Part, ...]
     error: float
+    norm_ratio: float | None
+    sensitivity: float
+    warning: str | None
     before: Cost
     after: Cost
 
@@ -196,7 +202,16 @@ def _operate(work: Work, weights: Caffemodel, seed: int, tick: Callable[[int, in
     before = dense_cost(work.geometry, sizes, work.target.bias)
     after = chain_cost(work.parts, sizes, work.target.bias)
     return new, Replaced(
-        work.entry, work.target, work.geometry, work.parts, result.error, before, after
+        work.entry,
+        work.target,
+        work.geometry,
+        work.parts,
+        result.error,
+        result.norm_ratio,
+        result.sensitivity,
+        result.warning,
+        before,
+        after,
     )
 
 

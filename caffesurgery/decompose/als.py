@@ -1,0 +1,203 @@
+"""Joint CP by alternating least squares, with the norms of the components held down.
+
+In: one group's kernel and factors to start from; out: the factors of all modes, found together.
+What is minimised is ||W - What||^2 + ridge sum_r d_r^2, d_r the norm of component r: without the
+second term components grow and cancel each other, the instability of papers 000 and 002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from .truncated import matmul, squared_norm
+
+_INNER = 2  # updates of the small factors and the first channel factor for each product
+_ALTERNATIONS = 3  # between the two spatial factors of 4-way CP
+_FIRST, _LAST = 0.1, 2.5e-3  # the ridge: of the first sweep; of the last, over the squared error
+_DOUBLE = 1e-5  # ridges below this are solved with in float64
+_ROUNDING = 1e-7  # the ridge that is always there, so that the equations can be solved
+_AHEAD, _FASTER, _MOST = 0.5, 1.05, 1.0  # extrapolation: at first, its growth, and at most
+_SETTLED, _LONGER = 0.99, 4  # sweeps go on, to 4 times as many, while each lowers the error by 1 %
+_EXACT = 1e-9  # squared error, over the squared norm, that float32 cannot lower
+_TIGHTER = 1.5  # growth of the ridge when the norms are above their bound
+
+Factors = list[np.ndarray]
+Tick = Callable[[float], None]
+
+
+class Joint(NamedTuple):
+    """A CP: factors (size, R) float32 of each mode, squared error, norm of each component.
+
+    The norm of a component is shared evenly by its columns.
+    """
+
+    factors: Factors
+    lost: float
+    norms: np.ndarray
+
+
+class Cube:
+    """A kernel (T, S, D, E) laid out so that each sweep is two products over contiguous memory.
+
+    ``array`` is (few, D E, many): the mode of the fewer channels first.  Factors come in that
+    order here, with one spatial mode (D E) or two (D and E) between the channels.
+    """
+
+    def __init__(self, block: np.ndarray, ways: int):
+        T, S, D, E = block.shape
+        self.inputs_first = S <= T
+        axes = (1, 2, 3, 0) if self.inputs_first else (0, 2, 3, 1)
+        few, many = min(T, S), max(T, S)
+        array = np.array(block.transpose(axes), np.float32, order="C")
+        self.array = array.reshape(few, D * E, many)
+        self.flat = self.array.reshape(few * D * E, many)
+        self.sizes = (few, D * E, many) if ways == 3 else (few, D, E, many)
+        self.energy = squared_norm(self.array)
+
+    def ordered(self, factors: Factors) -> Factors:
+        """Factors (first, spatial ..., last) as (inputs, spatial ..., outputs), and back."""
+        first, *spatial, last = factors
+        return factors if self.inputs_first else [last, *spatial, first]
+
+
+def rows_start(cube: Cube, rank: int, seed: Sequence[int]) -> Factors:
+    """Components that each begin at one of the fewer channels, with a random spatial pattern.
+
+    The largest channels come first and, where there are more components, once more.  A kernel with
+    its channels permuted starts from the same components.
+    """
+    rng = np.random.default_rng(seed)
+    largest = np.argsort(-np.einsum("fkm,fkm->f", cube.array, cube.array), kind="stable")
+    few, *spatial, many = cube.sizes
+    first = np.zeros((few, rank), np.float32)
+    first[largest[np.arange(rank) % few], np.arange(rank)] = 1
+    patterns = [rng.standard_normal((size, rank), np.float32) for size in spatial]
+    return [first, *patterns, np.zeros((many, rank), np.float32)]
+
+
+def plain(cube: Cube, start: Factors, sweeps: int, tick: Tick) -> Joint:
+    """Alternating least squares as paper 002 uses it: nothing holds the norms down."""
+    found = Joint(start, cube.energy, np.zeros(0))
+    for done in range(sweeps):
+        found = _sweep(cube, found.factors, 0.0, 1)
+        tick((done + 1) / sweeps)
+    return found
+
+
+def bounded(cube: Cube, start: Factors, sweeps: int, max_norm: float | None, tick: Tick) -> Joint:
+    """A falling ridge, with extrapolation: every sweep starts ahead of where the last one ended.
+
+    A sweep that raised the penalised error is undone, and the next steps are half as long.
+    max_norm bounds the sum of the norms over that of the kernel: the ridge stops falling, or grows
+    again, until it is met.  More sweeps than asked for are done while they still gain much.
+    """
+    found, state, ahead, least = None, start, _AHEAD, 0.0
+    for done in count(1):
+        share = found.lost / cube.energy if found else 1.0
+        ridge = _ridge((done - 1) / max(sweeps - 1, 1), share, least)
+        new = _sweep(cube, state, ridge, _INNER)
+        tick(min(done / sweeps, 1.0))
+        leapt = found is not None and state is not found.factors
+        if leapt and _cost(new, ridge) > _cost(found, ridge):
+            state, ahead = found.factors, ahead / 2
+            continue
+        above = max_norm is not None and new.norms.sum() > max_norm * np.sqrt(cube.energy)
+        if above:
+            least = ridge * (_TIGHTER if done >= sweeps else 1.0)
+        gains = share > _EXACT and new.lost < _SETTLED**2 * share * cube.energy
+        if done >= sweeps and not above and not (gains and done < _LONGER * sweeps):
+            return new
+        state = new.factors
+        if found is not None and not above:
+            state = [f + np.float32(ahead) * (f - old) for f, old in zip(state, found.factors)]
+            ahead = min(ahead * _FASTER, _MOST)
+        found = new
+
+
+def _ridge(progress: float, share: float, least: float) -> float:
+    """The ridge at a share of the way, for a kernel of which ``share`` is not yet explained."""
+    last = max(_LAST * share, least)
+    return max(last, _FIRST ** (1 - progress) * last**progress) if progress < 1 else last
+
+
+def _cost(found: Joint, ridge: float) -> float:
+    return found.lost + ridge * float(found.norms @ found.norms)
+
+
+def _sweep(cube: Cube, factors: Factors, ridge: float, inner: int) -> Joint:
+    """Every factor once, the last channel mode first, the small ones ``inner`` times."""
+    first, *spatial, _ = factors
+    few, K, many = cube.array.shape
+    rank = first.shape[1]
+    shape = _shape(spatial)
+    pairs = (first[:, None, :] * shape).reshape(few * K, rank)
+    grams = _gram(first) * _gram(shape)
+    last = _solve(grams, matmul(pairs.T, cube.flat), ridge)
+    seen = matmul(cube.flat, last).reshape(few, K, rank)
+    fixed = _gram(last)
+    for _ in range(inner):
+        image = np.einsum("fkr,fr->kr", seen, first)
+        spatial = _spatial(image, _gram(first) * fixed, spatial, ridge)
+        shape = _shape(spatial)
+        grams = _gram(shape) * fixed
+        image = np.einsum("fkr,kr->fr", seen, shape)
+        first = _solve(grams, np.ascontiguousarray(image.T), ridge)
+    shown = float(np.sum(first * image, dtype=np.float64))
+    kept = float(np.sum(grams * _gram(first), dtype=np.float64))
+    factors, norms = _balanced([first, *spatial, last])
+    return Joint(factors, max(cube.energy - 2 * shown + kept, 0.0), norms)
+
+
+def _spatial(image: np.ndarray, grams: np.ndarray, old: Factors, ridge: float) -> Factors:
+    """Spatial factors from the kernel contracted with both channel factors: (D E, R)."""
+    if len(old) == 1:
+        return [_solve(grams, np.ascontiguousarray(image.T), ridge)]
+    vertical, horizontal = old
+    image = image.reshape(len(vertical), len(horizontal), -1)
+    for _ in range(_ALTERNATIONS):
+        seen = np.einsum("der,er->rd", image, horizontal)
+        vertical = _solve(grams * _gram(horizontal), seen, ridge)
+        seen = np.einsum("der,dr->re", image, vertical)
+        horizontal = _solve(grams * _gram(vertical), seen, ridge)
+    return [vertical, horizontal]
+
+
+def _shape(spatial: Factors) -> np.ndarray:
+    """The spatial patterns (D E, R), C order."""
+    if len(spatial) == 1:
+        return spatial[0]
+    vertical, horizontal = spatial
+    return (vertical[:, None, :] * horizontal).reshape(-1, vertical.shape[1])
+
+
+def _gram(factor: np.ndarray) -> np.ndarray:
+    return matmul(factor.T, factor)
+
+
+def _solve(grams: np.ndarray, seen: np.ndarray, ridge: float) -> np.ndarray:
+    """The factor F (size, R) of F (grams + ridge diag(grams)) = seen^T, seen (R, size)."""
+    system = grams.astype(np.float64 if ridge < _DOUBLE else np.float32)
+    diagonal = np.einsum("rr->r", system)
+    diagonal += ridge * diagonal + _ROUNDING * max(diagonal.mean(), np.finfo(np.float32).tiny)
+    while True:
+        try:
+            lower = cho_factor(system, lower=True, check_finite=False)
+            break
+        except LinAlgError:  # float32 grams of components that are all but parallel
+            diagonal += 1e-6 * diagonal.mean()
+    found = cho_solve(lower, seen.astype(system.dtype, copy=False), check_finite=False)
+    return np.ascontiguousarray(found.T, np.float32)
+
+
+def _balanced(factors: Factors) -> tuple[Factors, np.ndarray]:
+    """The factors with each component's norm shared evenly, and these norms in float64."""
+    lengths = [np.sqrt(np.einsum("nr,nr->r", f, f, dtype=np.float64)) for f in factors]
+    norms = np.prod(lengths, axis=0)
+    share = norms ** (1 / len(factors))
+    scales = (np.where(one > 0, share / np.where(one > 0, one, 1), 0) for one in lengths)
+    return [f * scale.astype(np.float32) for f, scale in zip(factors, scales)], norms

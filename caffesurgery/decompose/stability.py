@@ -1,0 +1,78 @@
+"""How well a decomposition stands small changes of its weights, and when it is degenerate.
+
+In: the factors of a chain, or the norms of CP components; out: numbers to report, and a sentence
+where fine-tuning is likely to diverge (the instability of papers 000 and 002).  The sensitivity
+is that of Phan et al. 2020, "Stable low-rank tensor decomposition for compression of CNN".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .truncated import matmul
+
+CANCELLING = 5.0
+"""Norms this many times larger, in sum, than R orthogonal components could have: degenerate."""
+
+
+def sensitivity(factors: Sequence[np.ndarray], parts: Sequence, group: int) -> float:
+    """E ||What' - What||^2 / v when every weight of the chain gets noise of small variance v.
+
+    factors: arrays of the parts' ``weight_shape``; group: groups of the dense layer.  Summed over
+    all parts and weights, that is the squared norm of the derivative of the composed kernel.
+    """
+    sizes = [float(np.linalg.norm(factor)) or 1.0 for factor in factors]
+    total = 0.0
+    for g in range(group):
+        blocks, depthwise = [], []
+        for factor, size, part in zip(factors, sizes, parts):
+            rows = part.out // group
+            blocks.append(factor[g * rows : (g + 1) * rows] / np.float32(size))
+            depthwise.append(part.group > group)
+        before = _grams(blocks, depthwise)
+        flipped = [b if d else b.swapaxes(0, 1) for b, d in zip(blocks, depthwise)]
+        after = _grams(flipped[::-1], depthwise[::-1])[::-1]
+        for block, single, left, right, size in zip(blocks, depthwise, before, after, sizes):
+            taps = block.shape[2] * block.shape[3]
+            seen = np.ones(block.shape[1]) if left is None else np.diag(left)
+            used = np.ones(block.shape[0]) if right is None else np.diag(right)
+            reach = float(seen @ used) if single else float(seen.sum() * used.sum())
+            total += taps * reach / size**2
+    return total * float(np.prod(np.square(sizes)))
+
+
+def _grams(blocks: Sequence[np.ndarray], depthwise: Sequence[bool]) -> list[np.ndarray | None]:
+    """For each block the Gram matrix of what stands before its channels; None is the identity."""
+    grams: list[np.ndarray | None] = [None]
+    for block, single in zip(blocks[:-1], depthwise):
+        gram = grams[-1]
+        if single:
+            patterns = block.reshape(len(block), -1)
+            grams.append(matmul(patterns, patterns.T) * (1.0 if gram is None else gram))
+            continue
+        taps = np.ascontiguousarray(block.transpose(2, 3, 0, 1)).reshape(-1, *block.shape[:2])
+        seen = taps if gram is None else [matmul(tap, gram.astype(np.float32)) for tap in taps]
+        grams.append(sum(matmul(np.ascontiguousarray(s), t.T) for s, t in zip(seen, taps)))
+    return grams
+
+
+def warning(norm_ratio: float, rank: int, max_norm: float | None) -> str | None:
+    """A sentence for a CP of ``rank`` components that cancel or exceed ``max_norm``; or None.
+
+    norm_ratio: the sum of the components' norms over the norm of the kernel; at most the root of
+    the rank for components that are orthogonal.
+    """
+    if max_norm is not None and norm_ratio > max_norm * (1 + 1e-6):
+        return (
+            f"the norms of its components sum to {norm_ratio:.3g} times that of the kernel, above "
+            f"the bound of {max_norm:g}; only cp3 and cp4 are held to a bound"
+        )
+    if norm_ratio > CANCELLING * np.sqrt(rank):
+        return (
+            f"degenerate: the norms of its {rank} components sum to {norm_ratio:.3g} times that "
+            "of the kernel, so they cancel each other and fine-tuning may diverge; use cp3 or cp4, "
+            "or bound the norms"
+        )
+    return None
