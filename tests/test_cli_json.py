@@ -185,3 +185,20 @@ def test_json_names_in_any_encoding():
     name = found["layers"][1]["name"]
     assert name.encode("utf-8", "surrogateescape") == "卷积".encode("gbk")
     assert r"\udc" in succeed("inspect", D).out
+
+
+def test_methods_lists_every_scheme_and_policy():
+    from caffesurgery.decompose import SCHEMES
+    from caffesurgery.surgery.methods import known_methods
+
+    listed = succeed("methods", "--format", "json").json
+    by_name = {one["name"]: one for one in listed["methods"]}
+    assert set(by_name) == set(SCHEMES)
+    assert set(by_name) | {one["name"] for one in listed["policies"]} == set(known_methods())
+    assert by_name["cp4-tpm"]["weights"] == "R*S/g + R*D + R*E + T*R/g"
+    assert by_name["cp4-tpm"]["layers"][1] == {
+        "suffix": "_v", "kernel": "D x 1", "depthwise": True
+    }  # fmt: skip
+    table = succeed("methods").out
+    assert all(one["equations"] in table for one in listed["methods"])
+    assert "paper 000, Algorithm 1" in table and "policy cp-als" in table

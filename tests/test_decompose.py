@@ -199,6 +199,15 @@ def test_the_table_has_these_schemes_with_these_layers():
     assert all(s.title and s.source and s.equations for s in SCHEMES.values())
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_cost_formulas_count_the_weights_of_the_chain_layer_by_layer(name):
+    geometry, ranks = Geometry(12, 8, 3, 5, group=2), [4, 6][: len(scheme(name).rank_names)]
+    known = {"T": 12, "S": 8, "D": 3, "E": 5, "g": 2, "R": 4, "R3": 4, "R4": ranks[-1]}
+    parts = scheme(name).parts(geometry, ranks)
+    counted = [int(np.prod(part.weight_shape)) for part in parts]
+    assert [eval(term, {}, known) for term in scheme(name).cost.split(" + ")] == counted
+
+
 def test_grouped_layers_give_their_groups_to_the_channel_mixing_parts():
     geometry = Geometry(8, 6, 3, 3, group=2)
     assert scheme("cp3").parts(geometry, (4,)) == (

@@ -8,6 +8,7 @@ from scipy.fft import dct
 
 from caffesurgery.decompose import SCHEMES, Geometry, compose, scheme, truncated
 from caffesurgery.decompose.tucker import hooi
+from caffesurgery.errors import DecomposeError
 
 CP = [("cp3", 3), ("cp4", 4)]
 POWER = [("cp3-tpm", 3), ("cp4-tpm", 4)]
@@ -294,3 +295,47 @@ def test_spatial_factors_are_those_of_the_papers_authors(shared):
             assert np.linalg.norm(a) == pytest.approx(np.linalg.norm(b), rel=1e-4), name
         checked += 1
     assert checked == 55
+
+
+@pytest.mark.parametrize("name", [*EXACT, "cp3", "cp4", "cp3-tpm", "cp4-tpm"])
+@pytest.mark.parametrize("group", [1, 2])
+def test_ranks_for_error_are_the_smallest_that_reach_it(name, group):
+    weight = trained_like(16, 12, 3)[:, : 12 // group]
+    ranks = scheme(name).ranks_for_error(weight, group, 0.6)
+    assert all(rank % group == 0 for rank in ranks)
+    assert scheme(name).error_for_rank(weight, group, ranks) <= 0.6 + 2e-5
+    if len(ranks) == 1:
+        assert scheme(name).error_for_rank(weight, group, (ranks[0] - group,)) > 0.6
+    most = scheme(name).max_ranks(Geometry.of(weight.shape, group))
+    exact = scheme(name).ranks_for_error(weight, group, 0.0)
+    if name in EXACT:
+        assert exact == most
+    assert scheme(name).error_for_rank(weight, group, exact) < 2e-5
+    few = (5 // group * group,) * len(most)
+    assert scheme(name).ranks_for_error(weight, group, 0.0, limit=5) == few
+    assert scheme(name).ranks_for_error(np.zeros_like(weight), group, 0.1) == (group,) * len(most)
+
+
+@pytest.mark.parametrize("error", [0.2, 0.5, 0.7])
+def test_tucker2_ranks_for_error_beat_equal_shares_of_both_unfoldings(error):
+    weight = trained_like(32, 16, 3)
+    ranks = scheme("tucker2").ranks_for_error(weight, 1, error)
+    # Keeping 1 - error^2 / 2 in each unfolding is enough for the HOSVD, so it is an upper bound.
+    enough = scheme("tucker2").ranks_for_energy(weight, 1, 1 - error**2 / 2)
+    geometry = Geometry.of(weight.shape)
+    weights = [
+        sum(np.prod(part.weight_shape) for part in scheme("tucker2").parts(geometry, pair))
+        for pair in (ranks, enough)
+    ]
+    assert weights[0] <= weights[1]
+
+
+def test_errors_that_cannot_be_asked_for_are_refused():
+    weight = trained_like(4, 4, 3)
+    for error in (-0.1, 1.0, float("nan")):
+        with pytest.raises(DecomposeError, match="from 0 to below 1"):
+            scheme("cp3").ranks_for_error(weight, 1, error)
+    with pytest.raises(DecomposeError, match="cp4-random fits nothing"):
+        scheme("cp4-random").ranks_for_error(weight, 1, 0.5)
+    with pytest.raises(DecomposeError, match="the largest possible is 16"):
+        scheme("cp3").error_for_rank(weight[:, :, :2, :2], 1, (17,))

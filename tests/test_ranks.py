@@ -59,6 +59,17 @@ def test_energy_bounds_the_error_of_cp():
     assert one.scheme.decompose(one.kernel(), 1, ranks).error <= np.sqrt(0.2) + 1e-4
 
 
+@pytest.mark.parametrize("scheme", ["cp3", "cp3-tpm", "tucker2", "spatial"])
+def test_error_is_reached_by_what_the_rule_chooses(scheme):
+    one = candidate(scheme=scheme, group=2)
+    choice = parse_rule("error=0.4").allocate([one], growth=True)["conv"]
+    assert one.scheme.error_for_rank(one.kernel(), 2, choice.ranks) <= 0.4 + 2e-5
+    assert choice.why == "error=0.4 of its norm"
+    limited = parse_rule("error=0.0001").allocate([one])["conv"]
+    if scheme != "tucker2":
+        assert one.after(limited.ranks).macs >= one.before.macs or limited.ranks == one.max_ranks
+
+
 def test_explicit_ranks_by_name_pattern_and_max():
     layers = [
         candidate("conv1"),
@@ -100,7 +111,9 @@ def test_a_rank_beyond_the_full_one_leaves_the_layer_alone():
         parse_rule("conv=59").allocate([one], growth=True)
 
 
-@pytest.mark.parametrize("rule", ["", "ratio", "ratios", "=4", "conv=", "ratio=2", "energy=x"])
+@pytest.mark.parametrize(
+    "rule", ["", "ratio", "ratios", "=4", "conv=", "ratio=2", "energy=x", "error=1"]
+)
 def test_malformed_rules_are_usage_errors_that_show_the_rules(rule):
     with pytest.raises(UsageError, match="for example|one of"):
         parse_rule(rule).allocate([candidate()])

@@ -285,6 +285,17 @@ def compare(
     show(found, comparison_table(found), form)
 
 
+@cli.command()
+@options.FORMAT
+def methods(form):
+    """List what --method takes: layers, equations, cost formula and source of each."""
+    from ..surgery.methods import catalogue
+    from .tables import methods_table
+
+    found = catalogue()
+    show(found, methods_table(found), form)
+
+
 @cli.group(cls=Commands, no_args_is_help=False)
 def zoo():
     """The architectures of the model zoo, with seeded weights."""

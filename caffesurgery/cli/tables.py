@@ -102,6 +102,32 @@ def zoo_table(data: Mapping) -> Table:
     return Table("zoo", columns, rows, (), (MACS_NOTE,), frozenset(columns[3:]))
 
 
+def methods_table(data: Mapping) -> Table:
+    """What ``--method`` takes."""
+    rows = tuple(
+        (
+            one["name"],
+            one["title"],
+            ", ".join(_small_layer(layer) for layer in one["layers"]),
+            one["equations"],
+            one["weights"],
+            one["source"],
+        )
+        for one in data["methods"]
+    )
+    notes = [f"policy {one['name']}: {one['about']}" for one in data["policies"]]
+    notes += [
+        "weights of an S to T layer with a D x E kernel in g groups at rank R (R3, R4); one term a "
+        "layer, each weight used once for every pixel that the layer writes"
+    ]
+    columns = ("method", "what it is", "layers", "equations", "weights", "source")
+    return Table("methods", columns, rows, (), tuple(notes))
+
+
+def _small_layer(layer: Mapping) -> str:
+    return f"{layer['suffix']} {layer['kernel']}{' depthwise' if layer['depthwise'] else ''}"
+
+
 def operation_table(data: Mapping) -> Table:
     """Layers of a plan, an operation or a compression, before and after."""
     with_error = any("error" in layer for layer in data["layers"])

@@ -11,12 +11,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from .compose import compose
+from .geometry import Geometry, Part
 from .scheme import (
     SCHEMES,
     Aim,
     Decomposition,
-    Geometry,
-    Part,
     Scheme,
     scheme,
 )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import DecomposeError
+from .geometry import Part
 from .matrix import MatrixScheme, balanced
-from .scheme import GroupFactors, Part, register
+from .scheme import GroupFactors, register
 from .truncated import residual, squared_norm
 
 
@@ -22,6 +24,7 @@ class Channel(MatrixScheme):
     title = "channel SVD: D x E, then 1 x 1"
     source = "paper 004, equation 10 (after Denil et al. 2013)"
     equations = "W[t, s, y, x] = sum_r K_t[t, r] K_d[r, s, y, x]"
+    cost = "R*S*D*E/g + T*R/g"
     kinds = frozenset({"conv"})
     suffixes = ("_d", "_t")
 
@@ -73,3 +76,6 @@ class Cp2Random(Cp2):
         right = size * rng.standard_normal((ranks[0], matrix.shape[1]), np.float32)
         kernels = (right.reshape(-1, *block.shape[1:]), left[:, :, None, None])
         return GroupFactors(kernels, residual(np.asarray(matrix, np.float32), left, right))
+
+    def error_ranks(self, kernel, group, error, most, reached):
+        raise DecomposeError(f"{self.name} fits nothing, so no rank of it is for an error")

@@ -15,9 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DecomposeError
 from . import als
+from .check import smallest
+from .geometry import Part
 from .power import components
-from .scheme import SCHEMES, Aim, GroupFactors, Part, Scheme
+from .scheme import SCHEMES, Aim, GroupFactors, Scheme
 from .truncated import residual, squared_norm
 
 _SWEEPS = {3: {"normal": 20, "high": 40}, 4: {"normal": 36, "high": 72}}
@@ -99,6 +102,13 @@ class _Cp(Scheme):
                 break
         return [rank]
 
+    def error_ranks(self, kernel, group, error, most, reached):
+        if self.algorithm.find is random:
+            raise DecomposeError(f"{self.name} fits nothing, so no rank of it is for an error")
+        if self.algorithm.find is power_method:
+            return super().error_ranks(kernel, group, error, most, reached)
+        return [smallest(lambda rank: reached([rank]), most[0])]
+
 
 class Cp3(_Cp):
     """1 x 1 (S -> R), depthwise D x E on the R channels, 1 x 1 (R -> T)."""
@@ -107,6 +117,7 @@ class Cp3(_Cp):
     about = "3-way CP: 1 x 1, depthwise D x E, 1 x 1"
     chain_source = "paper 000, equations 3 to 8"
     equations = "K[t, s, j, i] = sum_r K_s[r, s] K_dd[r, j, i] K_t[t, r]"
+    cost = "R*S/g + R*D*E + T*R/g"
 
     def modes(self, T, S, D, E):
         return (S, D * E, T)
@@ -131,6 +142,7 @@ class Cp4(_Cp):
     about = "4-way CP: 1 x 1, depthwise D x 1, depthwise 1 x E, 1 x 1"
     chain_source = "paper 002, equations 3 to 9"
     equations = "K[t, s, j, i] = sum_r K_s[r, s] K_v[r, j] K_h[r, i] K_t[t, r]"
+    cost = "R*S/g + R*D + R*E + T*R/g"
 
     def modes(self, T, S, D, E):
         return (S, D, E, T)

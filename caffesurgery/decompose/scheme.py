@@ -19,72 +19,13 @@ from .check import (
     check_aim,
     check_possible,
     checked_energy,
+    checked_error,
     checked_kernel,
     checked_ranks,
 )
+from .geometry import Geometry, Part
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The dense layer: T output channels, S input channels (over all groups), a D x E kernel.
-
-    A fully connected layer over a spatial bottom (C, H, W) is S = C, D = H, E = W; over a flat
-    one D = E = 1.  ``kind`` is 'conv' or 'fc'.
-    """
-
-    T: int
-    S: int
-    D: int
-    E: int
-    group: int = 1
-    kind: str = "conv"
-
-    def __post_init__(self):
-        if min(self.T, self.S, self.D, self.E, self.group) < 1:
-            raise DecomposeError(f"met {self}: every size must be at least 1")
-        if self.T % self.group or self.S % self.group:
-            raise DecomposeError(
-                f"{self.T} output and {self.S} input channels do not divide into "
-                f"{self.group} groups"
-            )
-
-    @classmethod
-    def of(cls, shape: Sequence[int], group: int = 1, kind: str = "conv") -> Geometry:
-        """The geometry of a Caffe weight blob (T, S / group, D, E), or of a matrix (T, S)."""
-        if len(shape) not in (2, 4):
-            raise DecomposeError(f"met a kernel of shape {tuple(shape)}: expected (T, S, D, E)")
-        T, S, D, E = (*shape, 1, 1)[:4]
-        return cls(T, S * group, D, E, group, kind)
-
-    @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the dense weight blob: (T, S / group, D, E)."""
-        return (self.T, self.S // self.group, self.D, self.E)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One small layer of a chain; ``axes`` names whose stride, pad and dilation it takes.
-
-    'hw' takes the dense layer's both, 'h' the vertical and 'w' the horizontal ones; everything
-    else is stride 1, pad 0, dilation 1.  Only the last part of a chain has a bias, so that zero
-    padding inside the chain is exact.
-    """
-
-    suffix: str
-    out: int
-    inp: int
-    kh: int = 1
-    kw: int = 1
-    group: int = 1
-    axes: str = ""
-
-    @property
-    def weight_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the weight blob in Caffe: (out, inp / group, kh, kw)."""
-        return (self.out, self.inp // self.group, self.kh, self.kw)
 
 
 @dataclass(frozen=True)
@@ -137,6 +78,8 @@ class Scheme:
     """Base of the schemes; a subclass gives the class attributes and the methods that raise here.
 
     name: key in SCHEMES;  title, source, equations: text for people
+    cost: weights of the chain, one term for each layer, in T, S, D, E, the groups g and the rank R
+        (R3 of the inputs, R4 of the outputs); each weight is used once for every output pixel
     kinds: the kinds of layers it takes ('conv', 'fc')
     rank_names: ('rank',), ('in', 'out'), ('in',) or ('out',)
     """
@@ -145,6 +88,7 @@ class Scheme:
     title: str
     source: str
     equations: str
+    cost: str
     kinds: frozenset[str] = frozenset({"conv", "fc"})
     rank_names: tuple[str, ...] = ("rank",)
 
@@ -270,6 +214,56 @@ class Scheme:
     ) -> list[int]:
         """Ranks per group, at most ``most``, that keep ``energy`` of the blocks' squared norm."""
         raise NotImplementedError
+
+    def error_for_rank(
+        self, kernel: np.ndarray, group: int, ranks: Sequence[int], seed: int = 0
+    ) -> float:
+        """||W - What|| / ||W|| that `decompose` reaches at these total ranks."""
+        return self.decompose(kernel, group, ranks, seed).error
+
+    def ranks_for_error(
+        self,
+        kernel: np.ndarray,
+        group: int,
+        error: float,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> tuple[int, ...]:
+        """Smallest ranks (totals) whose error, ||W - What|| / ||W||, is at most ``error``.
+
+        Every group gets the same rank.  Ranks are not looked for above ``limit`` (total), which is
+        returned, rounded down to a multiple of the groups, where it does not suffice.
+        DecomposeError for errors outside [0, 1) and for schemes that fit nothing.
+        """
+        checked_error(error)
+        kernel, total = checked_kernel(kernel, group)
+        geometry = Geometry.of(kernel.shape, group)
+        most = [rank // group for rank in self.max_ranks(geometry)]
+        if limit is not None:
+            most = [max(1, min(rank, limit // group)) for rank in most]
+        if total == 0:
+            return (group,) * len(most)
+
+        def reached(shares: Sequence[int]) -> bool:
+            ranks = [share * group for share in shares]
+            return self.error_for_rank(kernel, group, ranks, seed) <= error + 1e-5
+
+        return tuple(rank * group for rank in self.error_ranks(kernel, group, error, most, reached))
+
+    def error_ranks(
+        self,
+        kernel: np.ndarray,
+        group: int,
+        error: float,
+        most: Sequence[int],
+        reached: Callable[[Sequence[int]], bool],
+    ) -> list[int]:
+        """Ranks per group, at most ``most``, for an error; ``reached`` says whether ranks do.
+
+        Here for the schemes whose kept energy is exactly 1 - error^2.
+        """
+        found = self.ranks_for_energy(kernel, group, max(1 - error**2, 1e-12), most[0] * group)
+        return [rank // group for rank in found]
 
 
 SCHEMES: dict[str, Scheme] = {}

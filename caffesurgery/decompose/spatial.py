@@ -5,8 +5,9 @@ The truncated SVD of the (S D) x (E T) matrix whose rows are (s, y) and whose co
 
 from __future__ import annotations
 
+from .geometry import Part
 from .matrix import MatrixScheme, balanced
-from .scheme import Part, register
+from .scheme import register
 
 
 @register
@@ -17,6 +18,7 @@ class Spatial(MatrixScheme):
     title = "spatial SVD: D x 1, then 1 x E"
     source = "paper 004, equation 9 (after Jaderberg et al. 2014)"
     equations = "W[t, s, y, x] = sum_r K_h[t, r, x] K_v[r, s, y]"
+    cost = "R*S*D/g + T*R*E/g"
 
     def unsuited(self, geometry):
         return "needs a kernel larger than 1 x 1" if geometry.D * geometry.E == 1 else None

@@ -5,8 +5,9 @@ The paper's W is M x N (inputs x outputs), Caffe's is its transpose, N x M.
 
 from __future__ import annotations
 
+from .geometry import Part
 from .matrix import MatrixScheme
-from .scheme import Part, register
+from .scheme import register
 
 
 @register
@@ -21,6 +22,7 @@ class Svd(MatrixScheme):
     title = "SVD of a fully connected layer"
     source = "paper 000, section 2.2"
     equations = "W = U D V^T (M x N);  z = (U D)^T x,  y = V z"
+    cost = "R*S*D*E/g + T*R/g"
     kinds = frozenset({"fc"})
 
     def unsuited(self, geometry):

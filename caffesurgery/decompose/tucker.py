@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .check import smallest
+from .geometry import Part
 from .matrix import MatrixScheme, rank_reaching
-from .scheme import GroupFactors, Part, Scheme, register
+from .scheme import GroupFactors, Scheme, register
 from .truncated import (
     leading_columns,
     matmul,
@@ -33,6 +35,7 @@ class Tucker2(Scheme):
     title = "Tucker-2: 1 x 1, D x E core, 1 x 1"
     source = "paper 001, equations 2 to 5"
     equations = "K[t, s, i, j] = sum_{p, q} U4[t, q] C[q, p, i, j] U3[s, p]"
+    cost = "R3*S/g + R4*R3*D*E/g + T*R4/g"
     rank_names = ("in", "out")
 
     def unsuited(self, geometry):
@@ -61,6 +64,17 @@ class Tucker2(Scheme):
         inputs = sum(singular_values(by_input(block)) ** 2 for block in blocks)
         outputs = sum(singular_values(by_output(block)) ** 2 for block in blocks)
         return [min(rank_reaching(s, energy), m) for s, m in zip((inputs, outputs), most)]
+
+    def error_ranks(self, kernel, group, error, most, reached):
+        """Along the path that takes the next direction of either mode, the largest first."""
+        blocks = np.split(kernel, group)
+        inputs = sum(singular_values(by_input(block)) ** 2 for block in blocks)
+        outputs = sum(singular_values(by_output(block)) ** 2 for block in blocks)
+        squares = np.concatenate([inputs[: most[0]], outputs[: most[1]]])
+        mode = np.repeat([0, 1], [len(squares) - len(outputs[: most[1]]), len(outputs[: most[1]])])
+        taken = np.cumsum(np.eye(2, dtype=int)[mode[np.argsort(-squares, kind="stable")]], axis=0)
+        path = np.maximum(taken, 1)
+        return path[smallest(lambda n: reached(path[n - 1]), len(path)) - 1].tolist()
 
 
 def hooi(
@@ -105,6 +119,7 @@ class Tucker1Out(_Tucker1):
     name = "tucker1-out"
     title = "Tucker-1 on the outputs: D x E core, 1 x 1"
     equations = "K[t, s, i, j] = sum_q U4[t, q] C[q, s, i, j]"
+    cost = "R4*S*D*E/g + T*R4/g"
     rank_names = ("out",)
 
     def bounds(self, T, S, D, E):
@@ -131,6 +146,7 @@ class Tucker1In(_Tucker1):
     name = "tucker1-in"
     title = "Tucker-1 on the inputs: 1 x 1, D x E core"
     equations = "K[t, s, i, j] = sum_p C[t, p, i, j] U3[s, p]"
+    cost = "R3*S/g + T*R3*D*E/g"
     rank_names = ("in",)
 
     def bounds(self, T, S, D, E):

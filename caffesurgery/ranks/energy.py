@@ -26,13 +26,13 @@ class Energy(Rule):
                 candidate.kernel(),
                 candidate.geometry.group,
                 share,
-                limit=None if growth else _limit(candidate),
+                limit=None if growth else limit(candidate),
             )
             found[candidate.name] = Choice(ranks, f"energy={share:g} of its squared norm")
         return found
 
 
-def _limit(candidate) -> int | None:
+def limit(candidate) -> int | None:
     """The first rank at which the layer would grow: nobody needs to know what lies above.
 
     Only where there is one rank; two are bounded by their unfoldings and cost little to find.

@@ -78,3 +78,34 @@ def fit(scheme: Scheme, flat: Geometry, spatial: Geometry | None) -> Geometry | 
     if spatial is not None and scheme.kinds != {"fc"}:
         return scheme.applies(spatial) or spatial
     return scheme.applies(flat) or flat
+
+
+def catalogue() -> dict:
+    """Every scheme and policy as data: what ``caffesurgery methods`` prints."""
+    return {
+        "methods": [_entry(one) for one in SCHEMES.values()],
+        "policies": [{"name": name, "about": about} for name, (_, about) in POLICIES.items()],
+    }
+
+
+def _entry(scheme: Scheme) -> dict:
+    sample = Geometry(T=6, S=4, D=2, E=3)  # every size is another, so that it can be told
+    parts = scheme.parts(sample, [2] * len(scheme.rank_names))
+    layers = [
+        {
+            "suffix": part.suffix,
+            "kernel": f"{'D' if part.kh > 1 else '1'} x {'E' if part.kw > 1 else '1'}",
+            "depthwise": part.group > 1,
+        }
+        for part in parts
+    ]
+    return {
+        "name": scheme.name,
+        "title": scheme.title,
+        "kinds": sorted(scheme.kinds),
+        "ranks": list(scheme.rank_names),
+        "layers": layers,
+        "equations": scheme.equations,
+        "weights": scheme.cost,
+        "source": scheme.source,
+    }
