@@ -121,7 +121,7 @@ def plan(
     """Choose what to decompose, and at which ranks.
 
     method: a scheme ('cp3', 'tucker2', 'svd' ...) or a policy ('cp', 'tucker2')
-    ranks: a rule, 'ratio=0.25', 'energy=0.9', 'error=0.3', or explicit ranks 'conv2=154,conv3=105x112'
+    ranks: a rule ('ratio=0.25', 'energy=0.9', 'error=0.3') or explicit ranks 'conv2=154,fc6=365'
     layers: a name, a glob pattern, several with commas, or a list of them
     allow_growth: do not leave alone the layers that would need more multiply-adds than before
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to

@@ -288,7 +288,7 @@ def compare(
 @cli.command()
 @options.FORMAT
 def methods(form):
-    """List what --method takes: layers, equations, cost formula and source of each."""
+    """List what --method takes: chains, equations, cost and source."""
     from ..surgery.methods import catalogue
     from .tables import methods_table
 
