@@ -107,7 +107,7 @@ METHOD = click.option(
 RANKS = click.option(
     "--ranks",
     required=True,
-    help="Rank rule: ratio=0.25, energy=0.9, or ranks by layer: conv2=154,conv3=105x112.",
+    help="Rank rule: ratio=0.25, energy=0.9, error=0.3, or by layer: conv2=154,conv3=105x112.",
 )
 LAYERS = click.option(
     "--layers",

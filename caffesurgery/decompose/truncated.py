@@ -48,13 +48,14 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return gemm(1.0, first, second, trans_a=flip_first, trans_b=flip_second).T
 
 
-def gram(matrix: np.ndarray) -> np.ndarray:
+def gram(matrix: np.ndarray, wide: bool | None = None) -> np.ndarray:
     """Upper triangle of A A^T (m, m), in Fortran order, zeros below.
 
-    Accumulated in float64, except above DIRECT rows, where float32 halves time and memory.
+    ``wide`` accumulates in float64; by default up to DIRECT rows, above which float32 halves time
+    and memory.
     """
     rows, columns = matrix.shape
-    wide = rows <= DIRECT
+    wide = rows <= DIRECT if wide is None else wide
     dtype, syrk = (np.float64, blas.dsyrk) if wide else (np.float32, blas.ssyrk)
     total = np.zeros((rows, rows), dtype, order="F")
     step = max(1, _CHUNK // rows) if wide else columns
@@ -79,14 +80,14 @@ def squared_norm(array: np.ndarray) -> float:
 def leading_columns(
     matrix: np.ndarray, rank: int, seed: Sequence[int], near: np.ndarray | None = None
 ) -> np.ndarray:
-    """Orthonormal (m, R), C order: the leading left singular vectors, R <= m.
+    """Orthonormal (m, R), C order: the leading left singular vectors, R <= m, in float32.
 
     More vectors than the matrix has are completed to an orthonormal set.  For large m one step
     of orthogonal iteration from ``near`` (m, R), which never loses norm, stands in for them.
     """
     rows = len(matrix)
     if rows <= DIRECT:
-        return _eigenvectors(gram(matrix), rank)
+        return _eigenvectors(gram(matrix, wide=False), rank)
     if near is not None:
         return _orthonormal(matmul(matrix, matmul(near.T, matrix).T), near[:, :0])
     found = truncated_svd(matrix, min(rank, *matrix.shape), seed).left
@@ -131,8 +132,15 @@ def truncated_svd(matrix: np.ndarray, rank: int, seed: Sequence[int] = (0,)) -> 
 def _eigenvectors(upper: np.ndarray, rank: int) -> np.ndarray:
     """Leading eigenvectors (m, R), float32, C order, of a symmetric matrix; overwrites it."""
     size = len(upper)
-    few = [size - rank, size - 1] if rank < size // 2 else None
-    vectors = eigh(upper, lower=False, overwrite_a=True, check_finite=False, subset_by_index=few)[1]
+    few = [size - rank, size - 1] if rank < size // 3 else None
+    vectors = eigh(
+        upper,
+        lower=False,
+        overwrite_a=True,
+        check_finite=False,
+        subset_by_index=few,
+        driver="evr" if few else "evd",
+    )[1]
     return np.ascontiguousarray(vectors[:, ::-1][:, :rank], np.float32)
 
 
@@ -174,7 +182,7 @@ def _krylov(matrix: np.ndarray, rank: int, rng) -> tuple[np.ndarray, np.ndarray]
 
 def _orthonormal(block: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """An orthonormal basis of the block's columns, orthogonal to ``basis`` (two passes)."""
-    for _ in range(2):
+    for _ in range(2 if basis.shape[1] else 1):
         if basis.shape[1]:
             block = block - matmul(basis, matmul(basis.T, block))
         block = np.ascontiguousarray(qr(block, mode="economic", check_finite=False)[0])

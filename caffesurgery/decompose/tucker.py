@@ -23,8 +23,9 @@ from .truncated import (
     working,
 )
 
-_SWEEPS = 10
-_TOLERANCE = 1e-6  # stop when a sweep lowers the relative squared error by less
+_SWEEPS = 30
+_TOLERANCE = {"normal": 1e-4, "high": 1e-6}
+"""The sweeps end when one lowers the squared error by less than this share of it."""
 
 
 @register
@@ -56,7 +57,7 @@ class Tucker2(Scheme):
         T, S, D, E = block.shape
         # (T, D E, S): both unfoldings are then views, and both contractions one gemm.
         tensor = working(block.transpose(0, 2, 3, 1)).reshape(T, D * E, S)
-        inputs, outputs, core, lost = hooi(tensor, *ranks, seed)
+        inputs, outputs, core, lost = hooi(tensor, *ranks, seed, _TOLERANCE[aim.effort])
         core = core.reshape(ranks[1], D, E, ranks[0]).transpose(0, 3, 1, 2)
         return GroupFactors((inputs.T[:, :, None, None], core, outputs[:, :, None, None]), lost)
 
@@ -78,13 +79,17 @@ class Tucker2(Scheme):
 
 
 def hooi(
-    tensor: np.ndarray, inner: int, outer: int, seed: Sequence[int] = (0,)
+    tensor: np.ndarray,
+    inner: int,
+    outer: int,
+    seed: Sequence[int] = (0,),
+    tolerance: float = _TOLERANCE["normal"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Tucker-2 of a tensor (T, K, S), float32, at ranks ``inner`` (of S) and ``outer`` (of T).
 
     Returns U3 (S, R3) and U4 (T, R4), orthonormal, the core (R4, K, R3) and the squared error.
     Starts from U3 of the HOSVD, so that already the first sweep is no worse than the HOSVD, and
-    every further one lowers the error.
+    every further one lowers the error, until by less than ``tolerance`` of what is left.
     """
     T, K, S = tensor.shape
     total = squared_norm(tensor)
@@ -98,7 +103,7 @@ def hooi(
         outputs = leading_columns(seen, outer, seed, outputs)
         core = matmul(outputs.T, seen).reshape(outer, K, inner)
         before, lost = lost, total - squared_norm(core)
-        if before - lost <= _TOLERANCE * total:
+        if before - lost <= max(tolerance * lost, 1e-7 * total):
             break
     if lost < 1e-3 * total:  # float32 products leave no digits in the difference
         wide = matmul(core.reshape(outer * K, inner), inputs.T).reshape(outer, K * S)
