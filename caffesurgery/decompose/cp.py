@@ -23,7 +23,9 @@ from .power import components
 from .scheme import SCHEMES, Aim, GroupFactors, Scheme
 from .truncated import residual, squared_norm
 
-_SWEEPS = {3: {"normal": 20, "high": 40}, 4: {"normal": 36, "high": 72}}
+SWEEPS = {3: {"normal": 20, "high": 40}, 4: {"normal": 36, "high": 72}}
+"""Sweeps of joint ALS by ways and effort; those of 4 ways gain less and cost the same."""
+
 _PLAIN = 100  # sweeps of plain ALS: what its users wait for
 
 
@@ -188,7 +190,7 @@ def power_method(block, modes, rank, seed, aim: Aim, tick) -> Found:
 def joint(block, modes, rank, seed, aim: Aim, tick) -> Found:
     """All components together, at bounded norms."""
     cube, start = _prepared(block, modes, rank, seed)
-    sweeps = _SWEEPS[len(modes)][aim.effort]
+    sweeps = SWEEPS[len(modes)][aim.effort]
     found = als.bounded(cube, start, sweeps, aim.max_norm, _stepped(tick, rank))
     found = _from_joint(block, cube, found)
     if 2 * rank >= _full(modes) and aim.max_norm is None:  # from here slices may lose less
@@ -258,7 +260,7 @@ def _from_joint(block, cube: als.Cube, found: als.Joint) -> Found:
     order = np.argsort(-found.norms, kind="stable")
     vectors = [np.ascontiguousarray(f.T[order]) for f in cube.ordered(found.factors)]
     lost = found.lost
-    if lost < 1e-3 * cube.energy:  # float32 products leave no digits in the difference
+    if lost < 0.1 * cube.energy:  # float32 products leave few digits in the difference
         lost = _lost(block, vectors)
     return Found(vectors, found.norms[order], lost)
 

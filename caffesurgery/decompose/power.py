@@ -14,9 +14,9 @@ from operator import itemgetter
 import numpy as np
 from scipy.linalg import blas, eigh
 
-_GAIN = 3e-3  # a component is found when a sweep raises its squared norm by less
+_GAIN = 1e-2  # a component is found when a sweep raises its squared norm by less
 _POLISH = 3  # alternations between two vectors for each pass over the kernel
-_STARTS = 5  # leading eigenvectors of the residual's spatial Gram matrix to start from
+_STARTS = 3  # leading eigenvectors of the residual's spatial Gram matrix to start from
 _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
