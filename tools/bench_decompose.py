@@ -84,8 +84,8 @@ def machine() -> tuple[float, float]:
     square = np.ones((1024, 1024), np.float32, order="F")
     tall = np.ones((4096, 4096), np.float32, order="F")
     vector = np.ones(4096, np.float32)
-    multiply = min(clock(lambda: blas.sgemm(1.0, square, square))[2] for _ in range(5))
-    read = min(clock(lambda: blas.sgemv(1.0, tall, vector, trans=1))[2] for _ in range(5))
+    multiply = min(clock(lambda: blas.sgemm(1.0, square, square))[1] for _ in range(5))
+    read = min(clock(lambda: blas.sgemv(1.0, tall, vector, trans=1))[1] for _ in range(5))
     return square.size * 1024 / multiply, tall.nbytes / read
 
 
@@ -147,7 +147,8 @@ def work(name: str, weight: np.ndarray, ranks, effort: str) -> float | None:
 
 def bench_layers(layers, with_peers: bool) -> None:
     """Error, component norms, seconds, memory and share of the machine's rate, layer by layer."""
-    rate, _ = machine()
+    rate, bandwidth = machine()
+    print(f"sgemm {rate / 1e9:.1f} G multiply-adds/s, sgemv {bandwidth / 1e9:.1f} GB/s")
     print(
         f"{'layer':15}{'scheme':9}{'run':>16}{'error':>9}{'norms':>8}{'CPU s':>9}{'wall s':>9}",
         end="",

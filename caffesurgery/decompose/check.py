@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DecomposeError
 
 EFFORTS = ("normal", "high")
-_CHUNK = 1 << 20  # elements converted to float64 at a time, so that memory stays bounded
+_CHUNK = 1 << 19  # elements converted to float64 at a time, so that memory stays bounded
 
 
 def checked_kernel(kernel, group: int) -> tuple[np.ndarray, float]:

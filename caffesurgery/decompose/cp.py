@@ -312,7 +312,7 @@ def _lost(block: np.ndarray, vectors: list[np.ndarray]) -> float:
     """Squared error of the CP, a few input channels at a time so that memory stays bounded."""
     inputs, *spatial, outputs = vectors
     T, S, D, E = block.shape
-    step = max(1, (1 << 22) // (len(inputs) * D * E))
+    step = max(1, (1 << 20) // (len(inputs) * D * E))
     total = 0.0
     for start in range(0, S, step):
         some = slice(start, start + step)

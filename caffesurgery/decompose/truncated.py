@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import blas, eigh, qr
 
 DIRECT = 1500  # short sides up to here: Gram matrix and all its eigenvectors
-_CHUNK = 1 << 21  # elements converted to float64 at a time
+_CHUNK = 1 << 19  # elements converted to float64 at a time
 _SETTLED = 5e-5  # the Krylov space has settled: expected further gain over the squared error
 
 
