@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.fft import dct
+from tensors import trained_like
 
 from caffesurgery.decompose import SCHEMES, Geometry, compose, scheme, truncated
 from caffesurgery.decompose.tucker import hooi
@@ -15,17 +16,6 @@ POWER = [("cp3-tpm", 3), ("cp4-tpm", 4)]
 
 EXACT = sorted(name for name in SCHEMES if not name.startswith(("cp3", "cp4", "cp2-")))
 """Schemes that find the optimum whatever the kernel."""
-
-
-def trained_like(T, S, D, seed=0, power=0.6):
-    """A kernel whose unfoldings have decaying spectra, as those of trained layers."""
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((T, S, D * D))
-    for axis, size in enumerate(weight.shape):
-        turn = np.linalg.qr(rng.standard_normal((size, size)))[0]
-        turn = turn * (1 + np.arange(size) / (0.05 * size + 1)) ** -power
-        weight = np.moveaxis(np.tensordot(turn, weight, (1, axis)), 0, axis)
-    return weight.reshape(T, S, D, D).astype(np.float32)
 
 
 def with_spectrum(m, n, values, seed=0):

@@ -198,16 +198,20 @@ class Scheme:
         is returned, rounded down to a multiple of the groups, where it does not suffice.
         """
         checked_energy(energy)
-        kernel, total = checked_kernel(kernel, group)
-        geometry = Geometry.of(kernel.shape, group)
-        most = [rank // group for rank in self.max_ranks(geometry)]
-        if limit is not None:
-            most = [max(1, min(rank, limit // group)) for rank in most]
+        kernel, total, most = self._searched(kernel, group, limit)
         if total == 0:
             return (group,) * len(most)
         scale = _scale(total / kernel.size)
         blocks = [_scaled(block, scale) for block in _blocks(kernel, group)]
         return tuple(rank * group for rank in self.energy_ranks(blocks, energy, most))
+
+    def _searched(self, kernel, group: int, limit: int | None):
+        """The checked kernel, its squared norm, and the largest ranks of a group to look at."""
+        kernel, total = checked_kernel(kernel, group)
+        most = [rank // group for rank in self.max_ranks(Geometry.of(kernel.shape, group))]
+        if limit is not None:
+            most = [max(1, min(rank, limit // group)) for rank in most]
+        return kernel, total, most
 
     def energy_ranks(
         self, blocks: Sequence[np.ndarray], energy: float, most: Sequence[int]
@@ -236,11 +240,7 @@ class Scheme:
         DecomposeError for errors outside [0, 1) and for schemes that fit nothing.
         """
         checked_error(error)
-        kernel, total = checked_kernel(kernel, group)
-        geometry = Geometry.of(kernel.shape, group)
-        most = [rank // group for rank in self.max_ranks(geometry)]
-        if limit is not None:
-            most = [max(1, min(rank, limit // group)) for rank in most]
+        kernel, total, most = self._searched(kernel, group, limit)
         if total == 0:
             return (group,) * len(most)
 

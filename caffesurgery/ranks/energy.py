@@ -7,38 +7,17 @@ Algorithm 1), which bounds the error from above: error^2 <= 1 - energy.
 
 from __future__ import annotations
 
-from .rule import Choice, Rule, register
+from .rule import Choice, SearchRule, register
 
 
 @register
-class Energy(Rule):
+class Energy(SearchRule):
     name = "energy"
     example = "energy=0.9"
     summary = "the smallest ranks that keep this share of each layer's squared norm"
 
-    def allocate(self, candidates, growth=False, progress=None):
+    def search(self, candidate, limit):
         share = self.share()
-        found = {}
-        for index, candidate in enumerate(candidates):
-            if progress:
-                progress(candidate.name, index / len(candidates))
-            ranks = candidate.scheme.ranks_for_energy(
-                candidate.kernel(),
-                candidate.geometry.group,
-                share,
-                limit=None if growth else limit(candidate),
-            )
-            found[candidate.name] = Choice(ranks, f"energy={share:g} of its squared norm")
-        return found
-
-
-def limit(candidate) -> int | None:
-    """The first rank at which the layer would grow: nobody needs to know what lies above.
-
-    Only where there is one rank; two are bounded by their unfoldings and cost little to find.
-    """
-    if len(candidate.max_ranks) > 1:
-        return None
-    group = candidate.geometry.group
-    within = candidate.largest_within(candidate.before.macs - 1) or (0,)
-    return min(candidate.max_ranks[0], within[0] + group)
+        group = candidate.geometry.group
+        ranks = candidate.scheme.ranks_for_energy(candidate.kernel(), group, share, limit)
+        return Choice(ranks, f"energy={share:g} of its squared norm")

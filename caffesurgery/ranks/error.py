@@ -8,30 +8,20 @@ for joint CP and Tucker-2 ranks are tried, so that planning takes several decomp
 from __future__ import annotations
 
 from ..errors import UsageError
-from .energy import limit
-from .rule import Choice, Rule, register
+from .rule import Choice, SearchRule, register
 
 
 @register
-class Error(Rule):
+class Error(SearchRule):
     name = "error"
     example = "error=0.3"
     summary = "the smallest ranks whose relative error is at most this"
 
-    def allocate(self, candidates, growth=False, progress=None):
+    def search(self, candidate, limit):
         error = self._error()
-        found = {}
-        for index, candidate in enumerate(candidates):
-            if progress:
-                progress(candidate.name, index / len(candidates))
-            ranks = candidate.scheme.ranks_for_error(
-                candidate.kernel(),
-                candidate.geometry.group,
-                error,
-                limit=None if growth else limit(candidate),
-            )
-            found[candidate.name] = Choice(ranks, f"error={error:g} of its norm")
-        return found
+        group = candidate.geometry.group
+        ranks = candidate.scheme.ranks_for_error(candidate.kernel(), group, error, limit)
+        return Choice(ranks, f"error={error:g} of its norm")
 
     def _error(self) -> float:
         try:

@@ -132,6 +132,34 @@ class Rule:
         return value
 
 
+class SearchRule(Rule):
+    """A rule that looks at each kernel by itself; a subclass gives ``search``."""
+
+    def search(self, candidate: Candidate, limit: int | None) -> Choice:
+        """The smallest ranks that do, or ``limit`` where smaller ones do not."""
+        raise NotImplementedError
+
+    def allocate(self, candidates, growth=False, progress=None):
+        found: dict[str, Choice | Skip] = {}
+        for index, candidate in enumerate(candidates):
+            if progress:
+                progress(candidate.name, index / len(candidates))
+            found[candidate.name] = self.search(candidate, None if growth else _limit(candidate))
+        return found
+
+
+def _limit(candidate: Candidate) -> int | None:
+    """The first rank at which the layer would grow: nobody needs to know what lies above.
+
+    Only where there is one rank; two are bounded by their unfoldings and cost little to find.
+    """
+    if len(candidate.max_ranks) > 1:
+        return None
+    group = candidate.geometry.group
+    within = candidate.largest_within(candidate.before.macs - 1) or (0,)
+    return min(candidate.max_ranks[0], within[0] + group)
+
+
 RULES: dict[str, type[Rule]] = {}
 
 
