@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-adds of a layer and of the chain of small layers that replaces it.
+"""Counts parameters, multiply-adds and im2col elements of a layer and of the chain replacing it.
 
 A multiply-add counts as 1, and costs are those of one image, as in the papers' tables (paper 000,
 equations (18) to (20) and its Table 5).  A part that takes a spatial axis's stride brings that axis
@@ -7,7 +7,7 @@ from its input to its output size, so the parts before it run on the larger map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -20,6 +20,11 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.params + other.params, self.macs + other.macs)
+
+    def over(self, other: Cost) -> tuple[float, float]:
+        """(E, C) of paper 000's equations (18) to (20): how many times ``other`` is smaller in
+        parameters and in multiply-adds."""
+        return self.params / other.params, self.macs / other.macs
 
 
 ZERO = Cost(0, 0)
@@ -50,11 +55,41 @@ def chain_cost(parts: Iterable, sizes: Sizes, bias: bool) -> Cost:
     Each part has the attributes out, inp, kh, kw, group and axes ('', 'h', 'w' or 'hw': the
     spatial axes whose stride, padding and dilation it takes).
     """
-    total, h, w, last = ZERO, sizes.h_in, sizes.w_in, 0
-    for part in parts:
-        h = sizes.h_out if "h" in part.axes else h
-        w = sizes.w_out if "w" in part.axes else w
+    total, last = ZERO, 0
+    for part, its in chain_sizes(parts, sizes):
         weights = part.out * (part.inp // part.group) * part.kh * part.kw
-        total += Cost(weights, weights * h * w)
+        total += Cost(weights, weights * its.h_out * its.w_out)
         last = part.out
     return total + Cost(last, 0) if bias else total
+
+
+def chain_sizes(parts: Iterable, sizes: Sizes) -> Iterator[tuple]:
+    """Each part of a chain with the sizes that it reads and writes."""
+    h, w = sizes.h_in, sizes.w_in
+    for part in parts:
+        before = h, w
+        h = sizes.h_out if "h" in part.axes else h
+        w = sizes.w_out if "w" in part.axes else w
+        yield part, Sizes(*before, h, w)
+
+
+def column_elements(channels: int, kh: int, kw: int, sizes: Sizes) -> int:
+    """Numbers that im2col writes for one image: kh*kw of each of the ``channels`` it reads, for
+    every output pixel; none for a 1x1 kernel that moves pixel by pixel, whose image is its own
+    matrix (paper 000, appendix)."""
+    if kh == kw == 1 and (sizes.h_in, sizes.w_in) == (sizes.h_out, sizes.w_out):
+        return 0
+    return channels * kh * kw * sizes.h_out * sizes.w_out
+
+
+def rearrangements(parts: Iterable, sizes: Sizes) -> int:
+    """The operations that the appendix of paper 000 holds against a chain: the im2col elements of
+    each part times its filters.
+
+    Caffe writes the columns once whatever the filters (``column_elements`` is what it moves); the
+    product is the order in which the paper ranks 2-, 3- and 4-way chains.
+    """
+    return sum(
+        part.out * column_elements(part.inp, part.kh, part.kw, its)
+        for part, its in chain_sizes(parts, sizes)
+    )
