@@ -112,6 +112,11 @@ def process(*arguments, **options) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, **options)
 
 
+def interruptible() -> None:
+    """Ctrl-C reaches the process, even where the tests run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def small_files_only() -> None:
     """No file larger than 8 kB, as on a disk that is full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
@@ -191,7 +196,7 @@ def test_an_interrupted_run_leaves_nothing(stage, stop, medium, tiny):  # noqa: 
     os.makedirs("temporary")
     before = tree(tiny)
     net = (medium / "deploy.prototxt", medium / "squeezenet.caffemodel")
-    work = process("compress", *net, *CP, "-o", "deep/out")
+    work = process("compress", *net, *CP, "-o", "deep/out", preexec_fn=interruptible)
     while stage not in (line := work.stderr.readline()):
         assert line and work.poll() is None
     work.send_signal(stop)
