@@ -10,7 +10,7 @@ import pytest
 from caffesurgery.cost import Sizes, chain_cost, dense_cost
 from caffesurgery.decompose import SCHEMES, Geometry
 from caffesurgery.errors import RankError, UsageError
-from caffesurgery.ranks import RULES, Candidate, Choice, Skip, parse_rule
+from caffesurgery.ranks import RULES, Candidate, Choice, RuleContext, Skip, parse_rule
 
 
 def candidate(name="conv", scheme="cp3", T=32, S=24, D=3, E=3, group=1, stride=1, kind="conv"):
@@ -47,7 +47,7 @@ def test_ratio_says_when_even_the_smallest_rank_is_too_much():
 @pytest.mark.parametrize("scheme", ["cp2", "tucker1-out", "spatial", "channel"])
 def test_energy_keeps_the_share_and_no_rank_less_would(scheme):
     one = candidate(scheme=scheme)
-    choice = parse_rule("energy=0.9").allocate([one], growth=True)["conv"]
+    choice = parse_rule("energy=0.9").allocate([one], RuleContext(growth=True))["conv"]
     for ranks, enough in ((choice.ranks, True), ((choice.ranks[0] - 1,), False)):
         error = one.scheme.decompose(one.kernel(), 1, ranks).error
         assert (1 - error**2 >= 0.9 - 1e-6) is enough
@@ -55,14 +55,14 @@ def test_energy_keeps_the_share_and_no_rank_less_would(scheme):
 
 def test_energy_bounds_the_error_of_cp():
     one = candidate(scheme="cp3")
-    ranks = parse_rule("energy=0.8").allocate([one], growth=True)["conv"].ranks
+    ranks = parse_rule("energy=0.8").allocate([one], RuleContext(growth=True))["conv"].ranks
     assert one.scheme.decompose(one.kernel(), 1, ranks).error <= np.sqrt(0.2) + 1e-4
 
 
 @pytest.mark.parametrize("scheme", ["cp3", "cp3-tpm", "tucker2", "spatial"])
 def test_error_is_reached_by_what_the_rule_chooses(scheme):
     one = candidate(scheme=scheme, group=2)
-    choice = parse_rule("error=0.4").allocate([one], growth=True)["conv"]
+    choice = parse_rule("error=0.4").allocate([one], RuleContext(growth=True))["conv"]
     assert one.scheme.error_for_rank(one.kernel(), 2, choice.ranks) <= 0.4 + 2e-5
     assert choice.why == "error=0.4 of its norm"
     limited = parse_rule("error=0.0001").allocate([one])["conv"]
@@ -108,7 +108,7 @@ def test_a_rank_beyond_the_full_one_leaves_the_layer_alone():
     skip = parse_rule("conv=59").allocate([one])["conv"]
     assert isinstance(skip, Skip) and "largest possible is 27" in skip.why
     with pytest.raises(RankError, match="largest possible is 27"):
-        parse_rule("conv=59").allocate([one], growth=True)
+        parse_rule("conv=59").allocate([one], RuleContext(growth=True))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,29 @@ def test_a_rank_beyond_the_full_one_leaves_the_layer_alone():
 def test_malformed_rules_are_usage_errors_that_show_the_rules(rule):
     with pytest.raises(UsageError, match="for example|one of"):
         parse_rule(rule).allocate([candidate()])
+
+
+@pytest.mark.parametrize(
+    "rule, message",
+    [
+        ("ratio=0.5:macs=1", "takes nothing behind a colon"),
+        ("ratoi=0.5:x=1", "did you mean 'ratio'"),
+        ("energy:0.9", "expected a rule with its value"),
+    ],
+)
+def test_words_behind_a_colon_are_read_against_what_the_rule_takes(rule, message):
+    with pytest.raises(UsageError, match=message):
+        parse_rule(rule)
+
+
+def test_names_of_layers_may_hold_colons():
+    assert parse_rule("a:0=9").allocate([candidate("a:0")])["a:0"].ranks == (9,)
+
+
+def test_a_rule_that_needs_data_says_so():
+    with pytest.raises(RankError, match="needs labelled images"):
+        RuleContext().measured("any", [{}])
+    assert RuleContext(measure=lambda cases: [0.5 for _ in cases]).measured("any", [{}]) == [0.5]
 
 
 def test_every_rule_is_documented():

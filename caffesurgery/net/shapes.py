@@ -61,6 +61,14 @@ class NetShapes:
         return sum(entry.macs or 0 for entry in self.layers)
 
     @property
+    def images(self) -> int:
+        """Images in one forward pass: the first dimension of the net's first input, at least 1."""
+        for entry in self.layers:
+            if not entry.bottoms and entry.tops and entry.tops[0]:
+                return max(entry.tops[0][0], 1)
+        return 1
+
+    @property
     def parameters(self) -> int:
         """Number of learned numbers of the net; shared blobs count once."""
         return sum(

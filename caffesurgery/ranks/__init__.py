@@ -7,9 +7,11 @@ the text that the user wrote.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .rule import RULES, Candidate, Choice, Rule, Skip, parse_rule
+from .candidate import Candidate
+from .context import RuleContext
+from .rule import RULES, Choice, Rule, Skip, parse_rule
 
-__all__ = ["RULES", "Candidate", "Choice", "Rule", "Skip", "parse_rule"]
+__all__ = ["RULES", "Candidate", "Choice", "Rule", "RuleContext", "Skip", "parse_rule"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

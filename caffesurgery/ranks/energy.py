@@ -7,6 +7,7 @@ Algorithm 1), which bounds the error from above: error^2 <= 1 - energy.
 
 from __future__ import annotations
 
+from .options import Option, share
 from .rule import Choice, SearchRule, register
 
 
@@ -15,9 +16,9 @@ class Energy(SearchRule):
     name = "energy"
     example = "energy=0.9"
     summary = "the smallest ranks that keep this share of each layer's squared norm"
+    value = Option("energy", summary, share, "a share above 0 and at most 1")
 
     def search(self, candidate, limit):
-        share = self.share()
-        group = candidate.geometry.group
+        share, group = self.argument, candidate.geometry.group
         ranks = candidate.scheme.ranks_for_energy(candidate.kernel(), group, share, limit)
         return Choice(ranks, f"energy={share:g} of its squared norm")

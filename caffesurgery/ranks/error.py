@@ -7,8 +7,16 @@ for joint CP and Tucker-2 ranks are tried, so that planning takes several decomp
 
 from __future__ import annotations
 
-from ..errors import UsageError
+from .options import Option
 from .rule import Choice, SearchRule, register
+
+
+def below_one(text: str) -> float:
+    """A relative error: 0 or more, and below 1."""
+    value = float(text)
+    if not 0.0 <= value < 1.0:
+        raise ValueError
+    return value
 
 
 @register
@@ -16,21 +24,9 @@ class Error(SearchRule):
     name = "error"
     example = "error=0.3"
     summary = "the smallest ranks whose relative error is at most this"
+    value = Option("error", summary, below_one, "a relative error from 0 to below 1")
 
     def search(self, candidate, limit):
-        error = self._error()
-        group = candidate.geometry.group
+        error, group = self.argument, candidate.geometry.group
         ranks = candidate.scheme.ranks_for_error(candidate.kernel(), group, error, limit)
         return Choice(ranks, f"error={error:g} of its norm")
-
-    def _error(self) -> float:
-        try:
-            value = float(self.argument)
-        except ValueError:
-            value = -1.0
-        if not 0.0 <= value < 1.0:
-            raise UsageError(
-                f"--ranks error={self.argument}: expected a relative error from 0 to below 1, "
-                f"for example {self.example}"
-            )
-        return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 
 from ..errors import DecomposeError, RankError, UsageError, suggest
+from .context import ALONE
 from .rule import Choice, Rule, Skip, register
 
 
@@ -19,36 +20,43 @@ class Explicit(Rule):
     example = "conv2=154,conv3=105x112"
     summary = "these ranks, by layer name or pattern; 'max' is the full rank"
 
-    def allocate(self, candidates, growth=False, progress=None):
-        wanted = self._parse()
+    def __init__(self, text: str, flag: str = "--ranks"):
+        """``flag`` is the option that the text was given with, for messages."""
+        super().__init__(text)
+        self.flag = flag
+
+    def allocate(self, candidates, context=ALONE):
+        wanted = self.patterns()
         for pattern in wanted:
             if not any(fnmatch.fnmatchcase(candidate.name, pattern) for candidate in candidates):
                 names = [candidate.name for candidate in candidates]
                 raise RankError(
-                    f"--ranks {self.argument}: this method can decompose no layer '{pattern}'; "
+                    f"{self.flag} {self.text}: this method can decompose no layer '{pattern}'; "
                     f"{suggest(pattern, names)}"
                 )
         found = {}
         for candidate in candidates:
-            pattern = _best_match(candidate.name, wanted)
+            pattern = best_match(candidate.name, wanted)
             if pattern is None:
                 found[candidate.name] = Skip("no rank given for it")
             else:
-                found[candidate.name] = self._choice(candidate, pattern, wanted[pattern], growth)
+                choice = self._choice(candidate, pattern, wanted[pattern], context.growth)
+                found[candidate.name] = choice
         return found
 
-    def _parse(self) -> dict[str, str]:
+    def patterns(self) -> dict[str, str]:
+        """The rank of each layer name or pattern, as text; UsageError for what is neither."""
         wanted = {}
-        for item in self.argument.split(","):
+        for item in self.text.split(","):
             name, separator, value = (piece.strip() for piece in item.rpartition("="))
             if not separator or not name or not value:
                 raise UsageError(
-                    f"--ranks {self.argument}: met '{item.strip()}', expected LAYER=RANK, "
+                    f"{self.flag} {self.text}: met '{item.strip()}', expected LAYER=RANK, "
                     f"for example {self.example}"
                 )
             if name in wanted:
                 raise UsageError(
-                    f"--ranks {self.argument}: '{name}' is given twice; keep one of them"
+                    f"{self.flag} {self.text}: '{name}' is given twice; keep one of them"
                 )
             wanted[name] = value
         return wanted
@@ -63,7 +71,7 @@ class Explicit(Rule):
         try:
             candidate.scheme.check_ranks(candidate.geometry, ranks)
         except DecomposeError as error:
-            raise RankError(f"--ranks {candidate.name}={value}: {error}") from error
+            raise RankError(f"{self.flag} {candidate.name}={value}: {error}") from error
         return Choice(ranks, f"given: {pattern}={value}")
 
     def _ranks(self, candidate, value: str) -> tuple[int, ...]:
@@ -77,14 +85,14 @@ class Explicit(Rule):
         if len(ranks) != len(names):
             shape = "two ranks, INxOUT" if len(names) == 2 else "one rank"
             raise RankError(
-                f"--ranks {candidate.name}={value}: {candidate.scheme.name} takes {shape}, "
+                f"{self.flag} {candidate.name}={value}: {candidate.scheme.name} takes {shape}, "
                 f"for example {candidate.name}="
                 f"{'x'.join(str(max(most // 2, 1)) for most in candidate.max_ranks)}"
             )
         return ranks
 
 
-def _best_match(name: str, patterns) -> str | None:
+def best_match(name: str, patterns) -> str | None:
     """The name itself if it is there, else the first pattern that matches."""
     if name in patterns:
         return name

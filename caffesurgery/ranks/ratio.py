@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .rule import Choice, Rule, Skip, register
+from .context import ALONE
+from .options import Option, share
+from .rule import Allocation, Choice, Rule, Skip, register
 
 
 @register
@@ -10,10 +12,11 @@ class Ratio(Rule):
     name = "ratio"
     example = "ratio=0.25"
     summary = "the largest ranks within this share of each layer's multiply-adds"
+    value = Option("ratio", summary, share, "a share above 0 and at most 1")
 
-    def allocate(self, candidates, growth=False, progress=None):
-        share = self.share()
-        found: dict[str, Choice | Skip] = {}
+    def allocate(self, candidates, context=ALONE):
+        share = self.argument
+        found: Allocation = {}
         for candidate in candidates:
             dense = candidate.before.macs
             ranks = candidate.largest_within(share * dense)

@@ -1,87 +1,33 @@
 """What a rank rule is, and the table of those that there are.
 
 A rule sees every layer that may be decomposed (its scheme, geometry, costs, and its kernel when it
-asks for it) and says for each the ranks and why, or why not.
+asks for it) and the context around them, and says for each layer the ranks and why, or why not.
 """
 
 from __future__ import annotations
 
-import functools
+import difflib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from ..cost import Cost, Sizes, chain_cost, dense_cost
-from ..decompose import Geometry, Scheme
 from ..errors import UsageError, suggest
+from . import options
+from .candidate import Candidate
+from .context import ALONE, RuleContext
+from .options import Option
 
 SHARE = re.compile(r"\d*\.\d+")
 """A value that no rank can be: the name in front of it was meant to be that of a rule."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A layer that a scheme can replace.
-
-    ``kernel()`` reads its weights when they are needed: (T, S/group, D, E) float32, where a fully
-    connected layer has D = E = 1 unless it is seen as the convolution over its spatial bottom.
-    """
-
-    name: str
-    scheme: Scheme
-    geometry: Geometry
-    sizes: Sizes
-    bias: bool
-    kernel: Callable[[], np.ndarray]
-
-    @functools.cached_property
-    def before(self) -> Cost:
-        """Cost of the layer as it is."""
-        return dense_cost(self.geometry, self.sizes, self.bias)
-
-    @functools.cached_property
-    def max_ranks(self) -> tuple[int, ...]:
-        """The largest ranks that make sense; with them the layer is reproduced exactly."""
-        return self.scheme.max_ranks(self.geometry)
-
-    def after(self, ranks: tuple[int, ...]) -> Cost:
-        """Cost of the chain at ``ranks``."""
-        return chain_cost(self.scheme.parts(self.geometry, ranks), self.sizes, self.bias)
-
-    def scaled(self, step: int, steps: int) -> tuple[int, ...]:
-        """Ranks at ``step`` of ``steps`` on the straight way from nothing to the largest.
-
-        Rounded down to the multiples that the groups ask for, and at least one a group.
-        """
-        group = self.geometry.group
-        return tuple(max(group, (most * step // steps) // group * group) for most in self.max_ranks)
-
-    def largest_within(self, macs: float) -> tuple[int, ...] | None:
-        """The largest ranks whose chain needs at most ``macs`` multiply-adds; None if none does.
-
-        Several ranks grow together, in proportion to the largest possible ones.
-        """
-        steps = max(self.max_ranks)
-        if self.after(self.scaled(0, steps)).macs > macs:
-            return None
-        low, high = 0, steps
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.after(self.scaled(middle, steps)).macs <= macs:
-                low = middle
-            else:
-                high = middle - 1
-        return self.scaled(low, steps)
-
-
-@dataclass(frozen=True)
 class Choice:
-    """The ranks of a layer, and the sentence that goes into the plan."""
+    """The ranks of a layer, the sentence that goes into the plan, and the numbers behind it."""
 
     ranks: tuple[int, ...]
     why: str
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,45 +37,43 @@ class Skip:
     why: str
 
 
-Progress = Callable[[str, float], None]
-"""Called with the layer that is at work and the share of all that is done."""
+Allocation = dict[str, "Choice | Skip"]
 
 
 class Rule:
-    """A rank rule: a class with a name, an example, and ``allocate``."""
+    """A rank rule: a class with its texts, what it can be told, and ``allocate``.
+
+    name, example, summary: for people; the example is complete and can be typed
+    value: what stands behind ``name=``, if anything does
+    options: what can stand behind the colon
+    """
 
     name = ""
     example = ""
     summary = ""
+    value: Option | None = None
+    options: tuple[Option, ...] = ()
 
-    def __init__(self, argument: str):
-        """``argument`` is what follows the name: '0.25' in 'ratio=0.25'."""
-        self.argument = argument
+    def __init__(self, text: str, value: object = None, given: Mapping[str, object] | None = None):
+        """``text`` is the whole rule as it was typed; ``value`` and ``given`` are read already."""
+        self.text = text
+        self.argument = value
+        self.given = dict(given or {})
 
-    def allocate(
-        self,
-        candidates: Sequence[Candidate],
-        growth: bool = False,
-        progress: Progress | None = None,
-    ) -> dict[str, Choice | Skip]:
-        """Ranks, or a reason not to decompose, by name of each candidate.
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """The rule that ``text`` asks for; UsageError that shows what was expected."""
+        _, value, words = options.split(text)
+        known = {option.name: option for option in cls.options}
+        return cls(
+            text,
+            options.read_value(text, cls.value, value, cls.example),
+            options.read_words(text, known, words, cls.example),
+        )
 
-        With ``growth`` a layer may end with more multiply-adds than it had.
-        """
+    def allocate(self, candidates: Sequence[Candidate], context: RuleContext = ALONE) -> Allocation:
+        """Ranks, or a reason not to decompose, by name of each candidate."""
         raise NotImplementedError
-
-    def share(self) -> float:
-        """The argument as a share above 0 and at most 1."""
-        try:
-            value = float(self.argument)
-        except ValueError:
-            value = -1.0
-        if not 0.0 < value <= 1.0:
-            raise UsageError(
-                f"--ranks {self.name}={self.argument}: expected a share above 0 and at most 1, "
-                f"for example {self.example}"
-            )
-        return value
 
 
 class SearchRule(Rule):
@@ -139,12 +83,12 @@ class SearchRule(Rule):
         """The smallest ranks that do, or ``limit`` where smaller ones do not."""
         raise NotImplementedError
 
-    def allocate(self, candidates, growth=False, progress=None):
-        found: dict[str, Choice | Skip] = {}
+    def allocate(self, candidates, context=ALONE):
+        found: Allocation = {}
         for index, candidate in enumerate(candidates):
-            if progress:
-                progress(candidate.name, index / len(candidates))
-            found[candidate.name] = self.search(candidate, None if growth else _limit(candidate))
+            context.tell(candidate.name, index / len(candidates))
+            limit = None if context.growth else _limit(candidate)
+            found[candidate.name] = self.search(candidate, limit)
         return found
 
 
@@ -171,10 +115,11 @@ def register(rule: type[Rule]) -> type[Rule]:
 
 def parse_rule(text: str) -> Rule:
     """The rule that ``text`` asks for, e.g. 'ratio=0.25', or explicit ranks 'conv2=154,fc6=365'."""
-    name, separator, argument = (piece.strip() for piece in text.partition("="))
-    if name in RULES and separator:
-        return RULES[name](argument)
-    if not separator or SHARE.fullmatch(argument):
+    name, value, words = options.split(text)
+    if name in RULES and name != "explicit":
+        return RULES[name].parse(text)
+    near = difflib.get_close_matches(name, RULES, n=1, cutoff=0.75)
+    if "=" not in text or (value and SHARE.fullmatch(value)) or (words and near):
         raise UsageError(
             f"--ranks {text or repr(text)}: expected a rule with its value, one of "
             f"{', '.join(rule.example for rule in RULES.values())}; {suggest(name, RULES)}"

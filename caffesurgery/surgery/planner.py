@@ -1,23 +1,30 @@
-"""Makes a plan: from a net with weights, a method, a rank rule and a layer pattern.
+"""Makes a plan: from a net with weights, a method, a rank rule, layer patterns and wishes.
 
 Every Convolution and InnerProduct that the pattern names is offered to the method; what the method
-can replace is offered to the rule; what would then need more multiply-adds than before is left
-alone, unless growth is allowed.  The plan says for each layer why.
+can replace is offered to the rule, unless it is pinned; what would then need more multiply-adds
+than before is left alone, unless growth is allowed.  The plan says for each layer why.
 """
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from ..errors import PlanError, RankError, UsageError, suggest
+from ..errors import PlanError, UsageError
 from ..files.caffemodel import Caffemodel
 from ..net.net import Net
 from ..net.shapes import NetShapes
-from ..ranks import Candidate, Choice, Skip, parse_rule
-from .methods import check_method, choose
+from ..ranks import Candidate, Choice, Rule, RuleContext, Skip, parse_rule
+from ..ranks.context import Measure, Progress, Timing
+from ..ranks.explicit import Explicit, best_match
+from .candidates import find_candidates, rest_of, sharing, spread, with_twins
+from .methods import check_method
 from .plan import Kept, LayerPlan, Plan
-from .target import TYPES, Target, target
+from .wishes import Wishes
+
+Evaluate = Callable[[Sequence[Plan]], Sequence[float]]
+"""Scores of the net as each of the plans would make it, higher is better: accuracies as shares.
+A plan without layers is the net as it is."""
 
 
 def make_plan(
@@ -29,105 +36,117 @@ def make_plan(
     layers: Sequence[str] = ("*",),
     seed: int = 0,
     growth: bool = False,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
+    wishes: Wishes = Wishes(),  # noqa: B008  frozen
+    evaluate: Evaluate | None = None,
+    timing: Timing | None = None,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
     ``method`` is a scheme or a policy ('cp', 'tucker2'), ``ranks`` a rule such as 'ratio=0.25',
-    ``layers`` names or glob patterns.  With ``growth`` a layer may end with more multiply-adds.
+    ``layers`` names or glob patterns, ``wishes`` what is wanted of single layers.  With ``growth``
+    a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
+    ``timing`` predicts for budgets in milliseconds.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     check_method(method)
     if seed < 0:
         raise UsageError(f"seed {seed}: expected 0 or more")
     rule = parse_rule(ranks)
-    candidates, kept = find_candidates(shapes, weights, method, layers)
+    candidates, kept = find_candidates(shapes, weights, method, layers, wishes)
     if not candidates:
         reasons = "; ".join(f"{k.name}: {k.why}" for k in kept[:5]) or "it has no such layers"
         raise PlanError(
             f"{net.doc.path or net.name}: method {method} finds no layer to decompose ({reasons})"
         )
-    allocated = _alike(rule.allocate(candidates, growth, progress), shapes, rule.name == "explicit")
-    decided = [_decide(each, allocated[each.name], growth) for each in candidates]
-    kept += [entry for entry in decided if isinstance(entry, Kept)]
-    order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
-    return Plan(
-        layers=tuple(entry for entry in decided if isinstance(entry, LayerPlan)),
-        kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
+    base = Plan(
+        layers=(),
         net=net.name,
         method=method,
         rule=ranks,
         pattern=",".join(layers) if tuple(layers) != ("*",) else "",
         seed=seed,
     )
-
-
-def find_candidates(
-    shapes: NetShapes, weights: Caffemodel, method: str, patterns: Sequence[str]
-) -> tuple[list[Candidate], list[Kept]]:
-    """The layers that ``method`` can replace, and those it cannot, each with the reason."""
-    named = [entry for entry in shapes.layers if entry.layer.type in TYPES]
-    _check_patterns(patterns, named, shapes)
-    candidates, kept = [], []
-    for entry in named:
-        name = entry.layer.name
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-            continue
-        found = target(entry)
-        chosen = found if isinstance(found, str) else choose(method, found.flat, found.spatial)
-        if isinstance(chosen, str):
-            kept.append(Kept(name, chosen))
-            continue
-        scheme, geometry = chosen
-        candidates.append(_candidate(name, scheme, geometry, found, weights))
-    return candidates, kept
-
-
-def _alike(allocated: dict, shapes: NetShapes, explicit: bool) -> dict:
-    """Layers that share their weights get what the first of them that gets ranks got.
-
-    Raises RankError where a rule that names ranks gave them different ones.
-    """
-    owners: dict[str, list[str]] = {}
-    for entry in shapes.layers:
-        name, specs = entry.layer.name, entry.layer.specs
-        if name in allocated and specs and specs[0].name:
-            owners.setdefault(specs[0].name, []).append(name)
-    for names in owners.values():
-        chosen = [name for name in names if isinstance(allocated[name], Choice)]
-        first = allocated[(chosen or names)[0]]
-        if explicit and len({allocated[name].ranks for name in chosen}) > 1:
-            raise RankError(
-                f"layers {', '.join(chosen)} share their weights, so they need equal ranks; met "
-                + ", ".join("x".join(map(str, allocated[name].ranks)) for name in chosen)
-            )
-        allocated.update(dict.fromkeys(names, first))
-    return allocated
-
-
-def _candidate(name, scheme, geometry, found: Target, weights: Caffemodel) -> Candidate:
-    return Candidate(
-        name,
-        scheme,
-        geometry,
-        found.sizes_of(geometry),
-        found.bias,
-        lambda: found.kernel(weights.blobs(name)[0].array(), geometry),
+    context = RuleContext(growth=growth, progress=progress, seed=seed)
+    problem = _Problem(shapes, candidates, context, base, evaluate, timing)
+    allocated = problem.allocate(rule, wishes.pins([each.name for each in candidates]))
+    decided = [_decide(each, allocated[each.name], growth) for each in candidates]
+    kept += [entry for entry in decided if isinstance(entry, Kept)]
+    order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
+    return replace(
+        base,
+        layers=tuple(entry for entry in decided if isinstance(entry, LayerPlan)),
+        kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
     )
 
 
-def _check_patterns(patterns: Sequence[str], named, shapes: NetShapes) -> None:
-    names = [entry.layer.name for entry in named]
-    for pattern in patterns:
-        if fnmatch.filter(names, pattern) or pattern == "*":
-            continue
-        other = next((e.layer for e in shapes.layers if e.layer.name == pattern), None)
-        if other is not None:
-            raise PlanError(
-                f"--layers '{pattern}': it is a {other.type} ({other.where()}); only "
-                f"{' and '.join(TYPES)} layers are decomposed"
+@dataclass(frozen=True)
+class _Problem:
+    """What a rule is asked: the candidates, and all that it can be told around them."""
+
+    shapes: NetShapes
+    candidates: Sequence[Candidate]
+    context: RuleContext
+    base: Plan
+    evaluate: Evaluate | None
+    timing: Timing | None
+
+    def allocate(self, rule: Rule, pins: Explicit | None) -> dict[str, Choice | Skip]:
+        """What each candidate gets: by the pins, and by the rule where there are none."""
+        groups = sharing(self.candidates, self.shapes)
+        patterns = pins.patterns() if pins else {}
+        held = [each for each in self.candidates if best_match(each.name, patterns) is not None]
+        found = dict(pins.allocate(held, self.context)) if pins else {}
+        free = [group for group in groups if not any(each.name in found for each in group)]
+        if isinstance(rule, Explicit):  # it may name each of those that share their weights
+            found.update(rule.allocate([each for group in free for each in group], self.context))
+        elif free:
+            pinned = spread(found, [group for group in groups if group not in free])
+            context = self._context(free, pinned)
+            found.update(rule.allocate([with_twins(group) for group in free], context))
+        return spread(found, groups)
+
+    def _context(self, free, pinned: dict[str, Choice | Skip]) -> RuleContext:
+        """The context with the pinned layers, and what does not change, as the rest of the net."""
+        growth, by_name = self.context.growth, {each.name: each for each in self.candidates}
+        fixed = [_decide(by_name[name], choice, growth) for name, choice in pinned.items()]
+        layers = [entry for entry in fixed if isinstance(entry, LayerPlan)]
+        rest, rest_ms = rest_of(self.shapes, free, layers, self.timing)
+        return replace(
+            self.context,
+            rest=rest,
+            rest_ms=rest_ms,
+            timing=self.timing,
+            measure=self._measure(layers) if self.evaluate else None,
+        )
+
+    def _measure(self, pinned: list[LayerPlan]) -> Measure:
+        """Scores cases of ranks as plans; pinned layers are part of each of them."""
+        twins = {
+            group[0].name: [each.name for each in group]
+            for group in sharing(self.candidates, self.shapes)
+        }
+        schemes = {each.name: each.scheme.name for each in self.candidates}
+
+        def measure(cases):
+            return self.evaluate(
+                [
+                    replace(
+                        self.base,
+                        layers=(
+                            *pinned,
+                            *(
+                                LayerPlan(twin, schemes[twin], ranks)
+                                for name, ranks in case.items()
+                                for twin in twins[name]
+                            ),
+                        ),
+                    )
+                    for case in cases
+                ]
             )
-        raise PlanError(f"--layers '{pattern}': no such layer; {suggest(pattern, names)}")
+
+        return measure
 
 
 def _decide(candidate: Candidate, choice: Choice | Skip, growth: bool) -> LayerPlan | Kept:

@@ -1,0 +1,77 @@
+"""A layer as a rank rule sees it: its scheme, its geometry, its costs, and its kernel on demand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cost import Cost, Sizes, chain_cost, dense_cost
+from ..decompose import Geometry, Scheme
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that a scheme can replace.
+
+    ``kernel()`` reads its weights when they are needed: (T, S/group, D, E) float32, where a fully
+    connected layer has D = E = 1 unless it is seen as the convolution over its spatial bottom.
+
+    ``twins`` are the other layers that share its weights, with their sizes: they get what it gets,
+    and their multiply-adds count beside its own.
+    """
+
+    name: str
+    scheme: Scheme
+    geometry: Geometry
+    sizes: Sizes
+    bias: bool
+    kernel: Callable[[], np.ndarray]
+    twins: tuple[tuple[str, Sizes], ...] = ()
+
+    @functools.cached_property
+    def before(self) -> Cost:
+        """Cost of the layer as it is."""
+        return self._shared(lambda sizes: dense_cost(self.geometry, sizes, self.bias))
+
+    @functools.cached_property
+    def max_ranks(self) -> tuple[int, ...]:
+        """The largest ranks that make sense; with them the layer is reproduced exactly."""
+        return self.scheme.max_ranks(self.geometry)
+
+    def after(self, ranks: tuple[int, ...]) -> Cost:
+        """Cost of the chain at ``ranks``."""
+        parts = self.scheme.parts(self.geometry, ranks)
+        return self._shared(lambda sizes: chain_cost(parts, sizes, self.bias))
+
+    def _shared(self, cost: Callable[[Sizes], Cost]) -> Cost:
+        """Its own cost, and the multiply-adds of its twins."""
+        own = cost(self.sizes)
+        return Cost(own.params, own.macs + sum(cost(sizes).macs for _, sizes in self.twins))
+
+    def scaled(self, step: int, steps: int) -> tuple[int, ...]:
+        """Ranks at ``step`` of ``steps`` on the straight way from nothing to the largest.
+
+        Rounded down to the multiples that the groups ask for, and at least one a group.
+        """
+        group = self.geometry.group
+        return tuple(max(group, (most * step // steps) // group * group) for most in self.max_ranks)
+
+    def largest_within(self, macs: float) -> tuple[int, ...] | None:
+        """The largest ranks whose chain needs at most ``macs`` multiply-adds; None if none does.
+
+        Several ranks grow together, in proportion to the largest possible ones.
+        """
+        steps = max(self.max_ranks)
+        if self.after(self.scaled(0, steps)).macs > macs:
+            return None
+        low, high = 0, steps
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.after(self.scaled(middle, steps)).macs <= macs:
+                low = middle
+            else:
+                high = middle - 1
+        return self.scaled(low, steps)

@@ -1,0 +1,74 @@
+"""What a rank rule is told beside the layers themselves: the rest of the net, and what can measure.
+
+A rule that needs no more than weights ignores nearly all of it; a rule that needs accuracy asks
+``measure``, one that needs milliseconds ``predict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..cost import Cost
+from ..errors import RankError
+
+Ranks = tuple[int, ...]
+
+Progress = Callable[[str, float], None]
+"""Called with the layer that is at work and the share of all that is done."""
+
+Measure = Callable[[Sequence[Mapping[str, Ranks]]], Sequence[float]]
+"""Cases go in, each the ranks of the layers that are decomposed, by name; all others stay as they
+are.  The score of each case comes out, higher is better: an accuracy as a share.  Cases of one call
+may be evaluated side by side."""
+
+
+class Timing(Protocol):
+    """Predicts milliseconds from a cost profile."""
+
+    total: float
+    """Of the net as it is."""
+
+    def layer(self, name: str, scheme: str | None = None, ranks: Ranks | None = None) -> float:
+        """Of a layer as it is, or of the chain of ``scheme`` at ``ranks`` in its place."""
+        ...
+
+
+@dataclass(frozen=True)
+class RuleContext:
+    """Everything about a net that its candidates do not tell.
+
+    growth: a layer may end with more multiply-adds than it had
+    progress: called while a rule is at work
+    seed: of everything random
+    rest: cost of all that is not among the candidates, for one image
+    measure: evaluates cases on labelled data; None without data
+    timing, rest_ms: predicts milliseconds of a layer, and those of all that is not among the
+        candidates; None without a cost profile
+    """
+
+    growth: bool = False
+    progress: Progress | None = None
+    seed: int = 0
+    rest: Cost = Cost(0, 0)
+    measure: Measure | None = None
+    timing: Timing | None = None
+    rest_ms: float = 0.0
+
+    def tell(self, layer: str, share: float) -> None:
+        """Report progress, if anyone listens."""
+        if self.progress:
+            self.progress(layer, share)
+
+    def measured(self, rule: str, cases: Sequence[Mapping[str, Ranks]]) -> list[float]:
+        """Scores of ``cases``; RankError naming ``rule`` where there is no data to measure on."""
+        if self.measure is None:
+            raise RankError(
+                f"--ranks {rule}: it needs labelled images to measure with, and none are given"
+            )
+        return [float(score) for score in self.measure(cases)]
+
+
+ALONE = RuleContext()
+"""Layers that are a whole net, without data."""

@@ -1,0 +1,146 @@
+"""The layers of a net that a method can replace, as the rank rules see them.
+
+Layers that share their weights stand for each other: a rule that counts costs sees one of them,
+with the others as its twins, and what it gets they all get.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..cost import Cost
+from ..errors import PlanError, RankError, suggest
+from ..files.caffemodel import Caffemodel
+from ..net.shapes import NetShapes
+from ..ranks import Candidate, Choice, Skip
+from ..ranks.context import Timing
+from .methods import choose
+from .plan import Kept, LayerPlan
+from .target import TYPES, Target, target
+from .wishes import Wishes
+
+
+def find_candidates(
+    shapes: NetShapes,
+    weights: Caffemodel,
+    method: str,
+    patterns: Sequence[str],
+    wishes: Wishes = Wishes(),  # noqa: B008  frozen
+) -> tuple[list[Candidate], list[Kept]]:
+    """The layers that ``method`` can replace, and those it cannot, each with the reason."""
+    named = [entry for entry in shapes.layers if entry.layer.type in TYPES]
+    names = [entry.layer.name for entry in named]
+    _check_patterns(patterns, names, shapes)
+    wishes.check(names)
+    candidates, kept = [], []
+    for entry in named:
+        name = entry.layer.name
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        keeper = wishes.keeper(name, names)
+        if keeper:
+            kept.append(Kept(name, f"--keep {keeper}"))
+            continue
+        found = target(entry)
+        wanted = wishes.method(name, names) or method
+        chosen = found if isinstance(found, str) else choose(wanted, found.flat, found.spatial)
+        if isinstance(chosen, str):
+            kept.append(Kept(name, chosen))
+            continue
+        candidates.append(_candidate(name, *chosen, found, weights))
+    return candidates, kept
+
+
+def _candidate(name, scheme, geometry, found: Target, weights: Caffemodel) -> Candidate:
+    return Candidate(
+        name,
+        scheme,
+        geometry,
+        found.sizes_of(geometry),
+        found.bias,
+        lambda: found.kernel(weights.blobs(name)[0].array(), geometry),
+    )
+
+
+def _check_patterns(patterns: Sequence[str], names: Sequence[str], shapes: NetShapes) -> None:
+    for pattern in patterns:
+        if fnmatch.filter(names, pattern) or pattern == "*":
+            continue
+        other = next((e.layer for e in shapes.layers if e.layer.name == pattern), None)
+        if other is not None:
+            raise PlanError(
+                f"--layers '{pattern}': it is a {other.type} ({other.where()}); only "
+                f"{' and '.join(TYPES)} layers are decomposed"
+            )
+        raise PlanError(f"--layers '{pattern}': no such layer; {suggest(pattern, names)}")
+
+
+def sharing(candidates: Sequence[Candidate], shapes: NetShapes) -> list[list[Candidate]]:
+    """The candidates, those that share their weights together, in the order of the net."""
+    names = {
+        entry.layer.name: entry.layer.specs[0].name
+        for entry in shapes.layers
+        if entry.layer.specs and entry.layer.specs[0].name
+    }
+    groups: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in candidates:
+        shared = names.get(candidate.name)
+        key = ("shared", shared) if shared else ("own", candidate.name)
+        groups.setdefault(key, []).append(candidate)
+    return list(groups.values())
+
+
+def with_twins(group: Sequence[Candidate]) -> Candidate:
+    """The first of the candidates that share their weights, the others as its twins."""
+    first, *others = group
+    return replace(first, twins=tuple((other.name, other.sizes) for other in others))
+
+
+def rest_of(
+    shapes: NetShapes,
+    free: Sequence[Sequence[Candidate]],
+    pinned: Sequence[LayerPlan],
+    timing: Timing | None,
+) -> tuple[Cost, float]:
+    """Cost and predicted milliseconds of one image in all that a rule does not decide.
+
+    That is the net as it is, with the ``pinned`` layers in place, without those of ``free``.
+    """
+    decided = [with_twins(group).before for group in free]
+    cost = Cost(
+        shapes.parameters
+        - sum(before.params for before in decided)
+        - sum(layer.before.params - layer.after.params for layer in pinned),
+        shapes.macs // shapes.images
+        - sum(before.macs for before in decided)
+        - sum(layer.before.macs - layer.after.macs for layer in pinned),
+    )
+    if timing is None:
+        return cost, 0.0
+    ms = timing.total - sum(timing.layer(each.name) for group in free for each in group)
+    for layer in pinned:
+        ms += timing.layer(layer.name, layer.scheme, layer.ranks) - timing.layer(layer.name)
+    return cost, ms
+
+
+def spread(
+    allocated: Mapping[str, Choice | Skip], groups: Sequence[Sequence[Candidate]]
+) -> dict[str, Choice | Skip]:
+    """What each candidate gets: layers that share their weights what the first with ranks got.
+
+    Raises RankError where a rule that names ranks gave them different ones.
+    """
+    found: dict[str, Choice | Skip] = {}
+    for group in groups:
+        given = {one.name: allocated[one.name] for one in group if one.name in allocated}
+        chosen = {name: each for name, each in given.items() if isinstance(each, Choice)}
+        if len({choice.ranks for choice in chosen.values()}) > 1:
+            raise RankError(
+                f"layers {', '.join(chosen)} share their weights, so they need equal ranks; met "
+                + ", ".join("x".join(map(str, choice.ranks)) for choice in chosen.values())
+            )
+        first = next(iter((chosen or given).values()))
+        found.update((one.name, first) for one in group)
+    return found
