@@ -61,6 +61,10 @@ class VerifyError(SurgeryError):
     """Two nets that cannot be compared, or inputs that do not fit."""
 
 
+class WorkerError(SurgeryError):
+    """Work that could not be shared out: workers that cannot be reached, or that keep dying."""
+
+
 def suggest(word: str, known, most: int = 24) -> str:
     """The end of an error about an unknown word: the nearest name, then all, or the first ones."""
     import difflib

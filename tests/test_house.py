@@ -12,10 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "caffesurgery"
 STAGES = (
-    "errors files net cost decompose ranks surgery export verify report api zoo cli __main__"
+    "errors workers files net cost decompose ranks surgery export verify report api zoo cli "
+    "__main__"
 ).split()
 DOORS = {"onnx": {"export"}, "onnxruntime": {"verify"}, "google": set(), "rich": {"cli"},
-         "click": {"cli", "__main__"}}  # fmt: skip
+         "click": {"cli", "__main__"}, "dask": set(), "distributed": {"workers"}}  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -7,7 +7,6 @@ computes; the outcome does not depend on how many there are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..decompose.matrix import MatrixScheme
 from ..errors import DecomposeError, PlanError, suggest
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..net.shapes import NetShapes
+from ..workers import processors
 from .chain import small_layers
 from .methods import fit
 from .plan import LayerPlan, Plan
@@ -125,13 +125,6 @@ def decompose_all(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {name: running[name].result() for name in works}
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Stopped(Exception):
