@@ -98,6 +98,7 @@ def test_totals_are_those_of_the_written_net():
         ("spatial", "conv2=6", "conv2", {"rank": 6}),
         ("channel", "conv2=4", "conv2", {"rank": 4}),
         ("tucker2", "conv2=4x6", "conv2", {"in": 4, "out": 6}),
+        ("tucker2-cp", "conv2=4x6x8", "conv2", {"in": 4, "out": 6, "core": 8}),
         ("tucker1-in", "conv2=4", "conv2", {"in": 4}),
         ("tucker1-out", "conv2=6", "conv2", {"out": 6}),
         ("tucker2", "fc3=5x7", "fc3", {"in": 5, "out": 7}),

@@ -14,7 +14,8 @@ from caffesurgery.errors import DecomposeError
 CP = [("cp3", 3), ("cp4", 4)]
 POWER = [("cp3-tpm", 3), ("cp4-tpm", 4)]
 
-EXACT = sorted(name for name in SCHEMES if not name.startswith(("cp3", "cp4", "cp2-")))
+SEARCHED = ("cp3", "cp4", "cp2-", "tucker2-cp")
+EXACT = sorted(name for name in SCHEMES if not name.startswith(SEARCHED))
 """Schemes that find the optimum whatever the kernel."""
 
 
@@ -259,7 +260,11 @@ def test_ranks_for_energy_stop_at_the_limit(name):
     count = len(scheme(name).rank_names)
     assert scheme(name).ranks_for_energy(weight, 2, 0.999, limit=5) == (4,) * count
     most = scheme(name).max_ranks(Geometry.of(weight.shape, 2))
-    assert scheme(name).ranks_for_energy(weight, 2, 1.0) == most
+    whole = scheme(name).ranks_for_energy(weight, 2, 1.0)
+    if scheme(name).energy_is_searched:  # fewer components than always suffice may do here
+        assert scheme(name).error_for_rank(weight, 2, whole) < 2e-5
+    else:
+        assert whole == most
     assert scheme(name).ranks_for_energy(np.zeros_like(weight), 2, 0.9) == (2,) * count
 
 
@@ -287,7 +292,7 @@ def test_spatial_factors_are_those_of_the_papers_authors(shared):
     assert checked == 55
 
 
-@pytest.mark.parametrize("name", [*EXACT, "cp3", "cp4", "cp3-tpm", "cp4-tpm"])
+@pytest.mark.parametrize("name", [*EXACT, "cp3", "cp4", "cp3-tpm", "cp4-tpm", "tucker2-cp"])
 @pytest.mark.parametrize("group", [1, 2])
 def test_ranks_for_error_are_the_smallest_that_reach_it(name, group):
     weight = trained_like(16, 12, 3)[:, : 12 // group]

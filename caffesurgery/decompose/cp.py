@@ -7,7 +7,7 @@ the greedy tensor power method, ``cp3-als`` by plain ALS, ``cp3-random`` with ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import islice, zip_longest
 from operator import attrgetter
@@ -55,12 +55,14 @@ class _Cp(Scheme):
 
     stem: str
     about: str
+    takes_max_norm = True
 
     def __init__(self, algorithm: Algorithm):
         self.algorithm = algorithm
         self.name = self.stem + algorithm.suffix
         self.title = f"{self.about}; {algorithm.text}"
         self.source = f"{self.chain_source}; {algorithm.source}"
+        self.energy_is_searched = algorithm.find in (joint, plain)
 
     def modes(self, T: int, S: int, D: int, E: int) -> tuple[int, ...]:
         """Sizes of the modes."""
@@ -70,9 +72,7 @@ class _Cp(Scheme):
         return "needs a kernel larger than 1 x 1" if geometry.D * geometry.E == 1 else None
 
     def bounds(self, T, S, D, E):
-        # Fixing the index of all modes but the largest leaves vectors: one component for each.
-        modes = self.modes(T, S, D, E)
-        return (int(np.prod(modes)) // max(modes),)
+        return (full_rank(self.modes(T, S, D, E)),)
 
     def factor(self, block, ranks, seed, tick, aim):
         modes = self.modes(*block.shape)
@@ -80,7 +80,7 @@ class _Cp(Scheme):
             zero = np.zeros(ranks[0])
             vectors = [np.zeros((ranks[0], size), np.float32) for size in modes]
             return GroupFactors(self.kernels(vectors, *block.shape), 0.0, zero, zero)
-        exact = ranks[0] == _full(modes) and aim.max_norm is None
+        exact = ranks[0] == full_rank(modes) and aim.max_norm is None
         if exact and self.algorithm.find is not random:
             found = _slices(block, modes, ranks[0])
         else:
@@ -182,7 +182,7 @@ def power_method(block, modes, rank, seed, aim: Aim, tick) -> Found:
     weights, vectors = _greedy(block, modes, rank, tick)
     vectors = _shared(weights, vectors)
     found = Found(vectors, weights, _lost(block, vectors), weights**2)
-    if 2 * rank >= _full(modes):  # deflation never ends exactly; from about here slices lose less
+    if 2 * rank >= full_rank(modes):  # deflation never ends exactly; slices may lose less
         return min(found, _slices(block, modes, rank), key=attrgetter("lost"))
     return found
 
@@ -193,7 +193,7 @@ def joint(block, modes, rank, seed, aim: Aim, tick) -> Found:
     sweeps = SWEEPS[len(modes)][aim.effort]
     found = als.bounded(cube, start, sweeps, aim.max_norm, _stepped(tick, rank))
     found = _from_joint(block, cube, found)
-    if 2 * rank >= _full(modes) and aim.max_norm is None:  # from here slices may lose less
+    if 2 * rank >= full_rank(modes) and aim.max_norm is None:  # slices may lose less
         return min(found, _slices(block, modes, rank), key=attrgetter("lost"))
     return found
 
@@ -229,8 +229,11 @@ ALGORITHMS = (
 SCHEMES.update((one.name, one) for kind in (Cp3, Cp4) for one in map(kind, ALGORITHMS))
 
 
-def _full(modes) -> int:
-    """The rank at which fixed modes are exact."""
+def full_rank(modes: Sequence[int]) -> int:
+    """The rank at which every tensor with these modes is exact.
+
+    Fixing the index of all modes but the largest leaves vectors: one component for each.
+    """
     return int(np.prod(modes)) // max(modes)
 
 

@@ -81,7 +81,9 @@ class Scheme:
     cost: weights of the chain, one term for each layer, in T, S, D, E, the groups g and the rank R
         (R3 of the inputs, R4 of the outputs); each weight is used once for every output pixel
     kinds: the kinds of layers it takes ('conv', 'fc')
-    rank_names: ('rank',), ('in', 'out'), ('in',) or ('out',)
+    rank_names: ('rank',), ('in', 'out'), ('in',), ('out',) or ('in', 'out', 'core')
+    takes_max_norm: whether it has components whose norms can be bounded
+    energy_is_searched: whether ranks for an energy are those for the error that leaves it
     """
 
     name: str
@@ -91,6 +93,8 @@ class Scheme:
     cost: str
     kinds: frozenset[str] = frozenset({"conv", "fc"})
     rank_names: tuple[str, ...] = ("rank",)
+    takes_max_norm = False
+    energy_is_searched = False
 
     # -- what a scheme says about geometry alone
 
@@ -109,6 +113,16 @@ class Scheme:
         T, S, D, E = geometry.weight_shape
         bounds = self.bounds(T // geometry.group, S, D, E)
         return tuple(bound * geometry.group for bound in bounds)
+
+    def growing(self, geometry: Geometry, step: int, steps: int) -> tuple[int, ...]:
+        """Ranks (totals) at ``step`` of ``steps`` on the way from the least to the largest.
+
+        Here all grow in proportion to the largest; each is at least 1 a group.
+        """
+        group = geometry.group
+        return tuple(
+            max(group, (most * step // steps) // group * group) for most in self.max_ranks(geometry)
+        )
 
     def bounds(self, T: int, S: int, D: int, E: int) -> tuple[int, ...]:
         """Largest ranks for one group with T outputs, S inputs and a D x E kernel."""
@@ -172,7 +186,7 @@ class Scheme:
         return replace(
             joined,
             sensitivity=stability.sensitivity(joined.factors, parts, group),
-            warning=None if ratio is None else stability.warning(ratio, ranks[0], max_norm),
+            warning=None if ratio is None else stability.warning(ratio, ranks[-1], max_norm),
         )
 
     def factor(
@@ -190,14 +204,26 @@ class Scheme:
         raise NotImplementedError
 
     def ranks_for_energy(
-        self, kernel: np.ndarray, group: int, energy: float, limit: int | None = None
+        self,
+        kernel: np.ndarray,
+        group: int,
+        energy: float,
+        limit: int | None = None,
+        seed: int = 0,
+        effort: str = "normal",
+        max_norm: float | None = None,
     ) -> tuple[int, ...]:
         """Smallest ranks (totals) that keep at least ``energy`` of the squared norm.
 
         Every group gets the same rank.  Ranks are not looked for above ``limit`` (total), which
-        is returned, rounded down to a multiple of the groups, where it does not suffice.
+        is returned, rounded down to a multiple of the groups, where it does not suffice.  Where
+        no spectrum tells, the energy of a rank is 1 - error^2 of its decomposition (with this
+        seed, effort and max_norm).
         """
         checked_energy(energy)
+        if self.energy_is_searched:
+            error = (1 - energy) ** 0.5
+            return self.ranks_for_error(kernel, group, error, limit, seed, effort, max_norm)
         kernel, total, most = self._searched(kernel, group, limit)
         if total == 0:
             return (group,) * len(most)
@@ -220,10 +246,17 @@ class Scheme:
         raise NotImplementedError
 
     def error_for_rank(
-        self, kernel: np.ndarray, group: int, ranks: Sequence[int], seed: int = 0
+        self,
+        kernel: np.ndarray,
+        group: int,
+        ranks: Sequence[int],
+        seed: int = 0,
+        effort: str = "normal",
+        max_norm: float | None = None,
     ) -> float:
         """||W - What|| / ||W|| that `decompose` reaches at these total ranks."""
-        return self.decompose(kernel, group, ranks, seed).error
+        found = self.decompose(kernel, group, ranks, seed, effort=effort, max_norm=max_norm)
+        return found.error
 
     def ranks_for_error(
         self,
@@ -232,6 +265,8 @@ class Scheme:
         error: float,
         limit: int | None = None,
         seed: int = 0,
+        effort: str = "normal",
+        max_norm: float | None = None,
     ) -> tuple[int, ...]:
         """Smallest ranks (totals) whose error, ||W - What|| / ||W||, is at most ``error``.
 
@@ -246,7 +281,8 @@ class Scheme:
 
         def reached(shares: Sequence[int]) -> bool:
             ranks = [share * group for share in shares]
-            return self.error_for_rank(kernel, group, ranks, seed) <= error + 1e-5
+            found = self.error_for_rank(kernel, group, ranks, seed, effort, max_norm)
+            return found <= error + 1e-5
 
         return tuple(rank * group for rank in self.error_ranks(kernel, group, error, most, reached))
 

@@ -67,15 +67,19 @@ class Tucker2(Scheme):
         return [min(rank_reaching(s, energy), m) for s, m in zip((inputs, outputs), most)]
 
     def error_ranks(self, kernel, group, error, most, reached):
-        """Along the path that takes the next direction of either mode, the largest first."""
+        path = self.path(kernel, group, most)
+        return path[smallest(lambda n: reached(path[n - 1]), len(path)) - 1].tolist()
+
+    @staticmethod
+    def path(kernel: np.ndarray, group: int, most: Sequence[int]) -> np.ndarray:
+        """Pairs of ranks per group, each with the next largest direction of either mode."""
         blocks = np.split(kernel, group)
         inputs = sum(singular_values(by_input(block)) ** 2 for block in blocks)
         outputs = sum(singular_values(by_output(block)) ** 2 for block in blocks)
         squares = np.concatenate([inputs[: most[0]], outputs[: most[1]]])
         mode = np.repeat([0, 1], [len(squares) - len(outputs[: most[1]]), len(outputs[: most[1]])])
         taken = np.cumsum(np.eye(2, dtype=int)[mode[np.argsort(-squares, kind="stable")]], axis=0)
-        path = np.maximum(taken, 1)
-        return path[smallest(lambda n: reached(path[n - 1]), len(path)) - 1].tolist()
+        return np.maximum(taken, 1)
 
 
 def hooi(

@@ -52,17 +52,13 @@ class Candidate:
         return Cost(own.params, own.macs + sum(cost(sizes).macs for _, sizes in self.twins))
 
     def scaled(self, step: int, steps: int) -> tuple[int, ...]:
-        """Ranks at ``step`` of ``steps`` on the straight way from nothing to the largest.
-
-        Rounded down to the multiples that the groups ask for, and at least one a group.
-        """
-        group = self.geometry.group
-        return tuple(max(group, (most * step // steps) // group * group) for most in self.max_ranks)
+        """Ranks at ``step`` of ``steps`` on the scheme's way from the least to the largest."""
+        return self.scheme.growing(self.geometry, step, steps)
 
     def largest_within(self, macs: float) -> tuple[int, ...] | None:
         """The largest ranks whose chain needs at most ``macs`` multiply-adds; None if none does.
 
-        Several ranks grow together, in proportion to the largest possible ones.
+        Several ranks grow together, as the scheme lets them.
         """
         steps = max(self.max_ranks)
         if self.after(self.scaled(0, steps)).macs > macs:

@@ -1,8 +1,8 @@
 """``energy=0.9``: every layer gets the smallest ranks that keep nine tenths of its squared norm.
 
-The energy is that of the singular values of the matrix or unfolding that a scheme truncates; for
-CP it is what the tensor power method has explained, sum of d_r^2 over the squared norm (paper 000,
-Algorithm 1), which bounds the error from above: error^2 <= 1 - energy.
+The energy is 1 - error^2.  It is read off the singular values of the matrix or unfolding that a
+scheme truncates (for Tucker-2 off both, each by itself) and off the components of the tensor power
+method (sum of d_r^2 over the squared norm); for joint CP ranks are tried.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from ..errors import DecomposeError, RankError, UsageError, suggest
 from .context import ALONE
 from .rule import Choice, Rule, Skip, register
 
+_SHAPES = {1: "one rank", 2: "two ranks, INxOUT", 3: "three ranks, INxOUTxCORE"}
+
 
 @register
 class Explicit(Rule):
@@ -83,11 +85,11 @@ class Explicit(Rule):
         except ValueError:
             ranks = ()
         if len(ranks) != len(names):
-            shape = "two ranks, INxOUT" if len(names) == 2 else "one rank"
+            shape = _SHAPES[len(names)]
             raise RankError(
                 f"{self.flag} {candidate.name}={value}: {candidate.scheme.name} takes {shape}, "
                 f"for example {candidate.name}="
-                f"{'x'.join(str(max(most // 2, 1)) for most in candidate.max_ranks)}"
+                f"{'x'.join(map(str, candidate.scaled(1, 2)))}"
             )
         return ranks
 

@@ -16,7 +16,7 @@ from ..errors import PlanError, suggest
 from ..files import text
 from ..net.params import Params
 
-RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out"}
+RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out", "core": "rank_core"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LayerPlan:
     where: str = ""
 
     def rank_dict(self) -> dict[str, int]:
-        """Ranks by name: {"rank": R}, or {"in": R3, "out": R4} for Tucker."""
+        """Ranks by name: {"rank": R}, {"in": R3, "out": R4}, {"in": R3, "out": R4, "core": R}."""
         return dict(zip(SCHEMES[self.scheme].rank_names, self.ranks))
 
 
