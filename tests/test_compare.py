@@ -9,12 +9,13 @@ import pytest
 from conftest import shared
 from onnxnets import input_layer, layer, net_and_weights, relative, write_weights
 
-from caffesurgery.errors import VerifyError
+from caffesurgery.errors import FileError, VerifyError
 from caffesurgery.export.onnx import export_onnx
 from caffesurgery.files import caffemodel
+from caffesurgery.files.mean import load_mean
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.verify.compare import compare
-from caffesurgery.verify.images import Preprocessing, load_images, load_mean
+from caffesurgery.verify.images import Preprocessing, load_images
 from caffesurgery.verify.session import Session, net_session
 from caffesurgery.verify.tally import Tally, label_ranks
 
@@ -148,7 +149,7 @@ def test_a_mean_is_numbers_or_a_file(tmp_path):
         ("red", "expected numbers with commas"),
         (np.ones((2, 3)), "mean has shape 2 x 3"),
     ]:
-        with pytest.raises(VerifyError, match=message):
+        with pytest.raises(FileError, match=message):
             load_mean(bad)
 
 

@@ -24,7 +24,7 @@ a blob that is changed in place are called ``blob__layer``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -63,6 +63,14 @@ class Body:
     inputs: tuple[tuple[str, Dims], ...]
     outputs: tuple[tuple[str, Dims], ...]
     nodes: tuple[Node, ...]
+
+
+def reads(node: Node) -> Iterator[str]:
+    """Tensors that a node reads, those of its loop body included."""
+    yield from node.inputs
+    for value in node.attrs.values():
+        for inner in getattr(value, "nodes", ()):
+            yield from reads(inner)
 
 
 @dataclass

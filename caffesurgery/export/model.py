@@ -31,7 +31,12 @@ LARGEST = 2**31 - 1
 _IR_VERSION = 8
 _INLINE = 1 << 12
 """Initializers up to this many bytes, shapes and axes among them, count as part of the graph."""
-_TYPES = {"f": TensorProto.FLOAT, "i": TensorProto.INT64}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+}
 _CHUNK = 1 << 24
 _ALIGNMENT = 64
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
@@ -39,10 +44,11 @@ _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 @dataclass(frozen=True)
 class Value:
-    """A float32 tensor; ``dims`` has a str for a symbolic axis and None for an open one."""
+    """A tensor of ``kind``; ``dims`` has a str for a symbolic axis and None for an open one."""
 
     name: str
     dims: Dims
+    kind: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,7 @@ class Model:
 
         Raises ExportError when it finds fault, which a shape that contradicts Caffe's is.
         """
-        model, large = self._skeleton()
-        for name, array in large.items():
-            kind = _TYPES[array.dtype.kind]
-            model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        model = self._weightless()
         try:
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -79,6 +82,19 @@ class Model:
                 f"{self.name}: onnx's checker refuses the model: {error}. "
                 "This is a fault of the exporter; please report it with the prototxt"
             ) from error
+
+    def kinds(self) -> dict[str, str]:
+        """Tensor name -> its NumPy type, as onnx infers them ("float32", "int64", "bool" ...)."""
+        model = self._weightless()
+        graph = onnx.shape_inference.infer_shapes(model).graph
+        found = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            found[value.name] = value.type.tensor_type.elem_type
+        return {
+            name: helper.tensor_dtype_to_np_dtype(kind).name
+            for name, kind in found.items()
+            if kind not in (TensorProto.UNDEFINED, TensorProto.STRING)
+        }
 
     def write(self, stream: BinaryIO, progress: Progress | None = None) -> int:
         """Write the ModelProto with everything in it; returns its size in bytes."""
@@ -142,6 +158,14 @@ class Model:
                 tensor.raw_data = b"".join(_chunks(array))
         return model, large
 
+    def _weightless(self) -> onnx.ModelProto:
+        """The model with its large initializers standing as inputs."""
+        model, large = self._skeleton()
+        for name, array in large.items():
+            kind = _TYPES[array.dtype.name]
+            model.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        return model
+
     def _head(self) -> onnx.ModelProto:
         opset = helper.make_opsetid("", self.opset)
         model = onnx.ModelProto(
@@ -164,7 +188,7 @@ class Model:
 
 
 def _info(value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, list(value.dims))
+    return helper.make_tensor_value_info(value.name, _TYPES[value.kind], list(value.dims))
 
 
 def _node(node: Node) -> onnx.NodeProto:
@@ -182,7 +206,7 @@ def _body(body: Body) -> onnx.GraphProto:
 
 def _tensor(name: str, array: np.ndarray) -> TensorProto:
     """The TensorProto of an initializer without its data."""
-    return TensorProto(name=name, data_type=_TYPES[array.dtype.kind], dims=array.shape)
+    return TensorProto(name=name, data_type=_TYPES[array.dtype.name], dims=array.shape)
 
 
 def _header(name: str, array: np.ndarray) -> bytes:

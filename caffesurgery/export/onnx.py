@@ -15,7 +15,7 @@ from ..files.atomic import refuse_existing, writing
 from ..net.layers import lookup
 from ..net.shapes import NetShapes, infer
 from .batch import fixed_dims, is_input, symbolic_dims
-from .graph import Dims, Graph, LayerGraph
+from .graph import Dims, Graph, LayerGraph, reads
 from .model import NEWEST_OPSET, Model, Value
 from .weights import match_weights, unused_weights
 
@@ -24,6 +24,9 @@ OLDEST_OPSET = 13
 
 Progress = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
+
+Change = Callable[[Model], Model]
+"""What is done to a whole model before it is written."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def export_onnx(
     inputs: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     keep_blobs: Sequence[str] = (),
+    changes: Sequence[Change] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -77,7 +81,8 @@ def export_onnx(
 
     ``inputs`` gives shapes that the net's text does not (data layers) or that replace it;
     ``batch`` fixes the first axis, which is symbolic by default; ``keep_blobs`` makes blobs in
-    between outputs too.
+    between outputs too; ``changes`` are made to the model, one after the other, before it is
+    checked and written (half precision, preprocessing, labels).
 
     Raises ExportError for a layer that ONNX or this exporter does not know (by name, type and
     line), for weights that do not fit, and for an unknown blob; FileError where ``path`` exists
@@ -86,6 +91,9 @@ def export_onnx(
     refuse_existing([path], force)
     made = build(net, weights, opset=opset, inputs=inputs, batch=batch, keep_blobs=keep_blobs)
     model = made.model
+    parameters = sum(a.size for a in model.initializers.values() if a.dtype.kind == "f")
+    for change in changes:
+        model = change(model)
     model.check()
 
     def written(done: int, total: int) -> None:
@@ -102,7 +110,7 @@ def export_onnx(
         inputs=tuple((value.name, value.dims) for value in model.inputs),
         outputs=tuple((value.name, value.dims) for value in model.outputs),
         nodes=len(model.nodes),
-        parameters=sum(a.size for a in model.initializers.values() if a.dtype.kind == "f"),
+        parameters=parameters,
         bytes=size,
         dynamic_batch=made.dynamic,
         fixed_because=made.fixed_because,
@@ -233,7 +241,7 @@ def _model(net, graph: Graph, carriers: Mapping[str, str]) -> Model:
         for name, dims in graph.dims.items()
         if name in made and name not in declared and dims is not None
     )
-    read = {name for node in graph.nodes for name in _reads(node)}
+    read = {name for node in graph.nodes for name in reads(node)}
     return Model(
         name=(net.name or "net").encode("utf-8", "replace").decode(),
         opset=graph.opset,
@@ -244,11 +252,3 @@ def _model(net, graph: Graph, carriers: Mapping[str, str]) -> Model:
         initializers={k: v for k, v in graph.initializers.items() if k in read},
         metadata={"source": "caffe"},
     )
-
-
-def _reads(node):
-    """Tensors that a node reads, those of its loop body included."""
-    yield from node.inputs
-    for value in node.attrs.values():
-        for inner in getattr(value, "nodes", ()):
-            yield from _reads(inner)

@@ -15,7 +15,8 @@ from functools import partial
 import numpy as np
 
 from ..errors import VerifyError
-from .images import Images, Preprocessing, Source, load_images, load_mean
+from ..files.mean import load_mean
+from .images import Images, Preprocessing, Source, load_images
 from .session import NetSession, net_session
 from .tally import BlobDifference, Tally
 

@@ -14,7 +14,6 @@ from typing import Union
 import numpy as np
 
 from ..errors import VerifyError
-from ..files.caffemodel import read_mean
 
 Source = Union[str, os.PathLike, np.ndarray]
 
@@ -100,43 +99,6 @@ def load_images(source: Source, labels: Source | None = None) -> Images:
         )
     found = arrays.get("labels") if labels is None else _arrays(labels, "labels")["labels"]
     return Images(images, None if found is None else _check_labels(found, len(images)), name)
-
-
-def load_mean(spec) -> np.ndarray | None:
-    """A mean as an array that broadcasts over C x H x W.
-
-    ``spec`` is None, an array, a number or several, text such as ``104,117,123``, or the path of a
-    .npy or .binaryproto file.
-    """
-    if spec is None:
-        return None
-    if isinstance(spec, (str, os.PathLike)):
-        spec = _mean_from_text(str(spec))
-    mean = np.asarray(spec, np.float32)
-    if mean.ndim == _AXES and mean.shape[0] == 1:
-        mean = mean[0]
-    if mean.ndim == 1:
-        mean = mean.reshape(-1, 1, 1)
-    if mean.ndim not in (0, 3):
-        raise VerifyError(
-            f"the mean has shape {_show(mean.shape)}; expected one number, one for each channel, "
-            "or an image C x H x W"
-        )
-    return mean
-
-
-def _mean_from_text(text: str):
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        pass
-    if text.endswith(".npy"):
-        return _arrays(text, "mean")["mean"]
-    if text.endswith((".binaryproto", ".proto")):
-        return read_mean(text)
-    raise VerifyError(
-        f"mean '{text}': expected numbers with commas (104,117,123), or a .npy or .binaryproto file"
-    )
 
 
 def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
