@@ -15,7 +15,8 @@ from tiny import CP, DEPLOY, D, W, _tiny_net, run, succeed, tiny  # noqa: F401
 
 import caffesurgery
 from caffesurgery.cli import console
-from caffesurgery.cli.commands import cli, zoo
+from caffesurgery.cli.commands import cli
+from caffesurgery.cli.commands.catalogue import zoo
 from caffesurgery.cli.help import show_topic, topics
 from caffesurgery.cli.tables import Table
 from caffesurgery.files.resources import resource

@@ -1,7 +1,7 @@
 """Every failure that a user can cause: one message, nothing left, and nothing overwritten.
 
-The cases are data: ``data/failing.json`` gives for each the files that it needs beside those of the
-tiny net, the command, the exit status, and what the message must say.
+The cases are data: ``data/failing/TOPIC.json`` gives for each the files that it needs beside those
+of the tiny net, the command, the exit status, and what the message must say.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ from caffesurgery import zoo
 from caffesurgery.files import caffemodel
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = json.loads((Path(__file__).parent / "data" / "failing.json").read_text(encoding="utf-8"))
-CASES = {case["name"]: case for case in DATA["cases"]}
+FOLDER = Path(__file__).parent / "data" / "failing"
+OTHERS = json.loads((FOLDER / "others" / "system.json").read_text(encoding="utf-8"))
+CASES = {
+    case["name"]: case
+    for path in sorted(FOLDER.glob("*.json"))
+    for case in json.loads(path.read_text(encoding="utf-8"))
+}
 
 
 def make(path: Path, content) -> None:
@@ -138,7 +143,7 @@ def test_a_full_disk_leaves_nothing(name, arguments, tiny):  # noqa: F811
     done = process(*arguments, preexec_fn=small_files_only)
     out, err = done.communicate(timeout=60)
     said = "".join(line for line in err.splitlines(True) if "%" not in line)
-    refused(done.returncode, said, DATA["others"][name])
+    refused(done.returncode, said, OTHERS[name])
     assert out == "" and tree(tiny) == before
 
 
@@ -148,7 +153,7 @@ def test_a_result_that_cannot_be_printed(arguments, tiny):  # noqa: F811
     with open("/dev/full", "w") as full:
         done = process(*arguments, stdout=full)
         err = done.communicate(timeout=60)[1]
-    refused(done.returncode, err, DATA["others"]["standard output on a full disk"])
+    refused(done.returncode, err, OTHERS["standard output on a full disk"])
 
 
 def test_a_folder_that_may_not_be_written(tiny):  # noqa: F811
@@ -161,7 +166,7 @@ def test_a_folder_that_may_not_be_written(tiny):  # noqa: F811
     before = tree(tiny)
     for place in (forbidden, forbidden / "er"):
         done = run("compress", D, W, *CP, "-o", place)
-        refused(done.code, done.err, DATA["others"]["unwritable folder"])
+        refused(done.code, done.err, OTHERS["unwritable folder"])
     assert tree(tiny) == before
 
 
@@ -172,7 +177,7 @@ def test_running_out_of_memory(tiny, monkeypatch):  # noqa: F811
     monkeypatch.setattr("caffesurgery.files.caffemodel.rewrite", too_much)
     before = tree(tiny)
     done = run("compress", D, W, *CP, "-o", "deep/out")
-    refused(done.code, done.err, DATA["others"]["out of memory"])
+    refused(done.code, done.err, OTHERS["out of memory"])
     assert tree(tiny) == before
 
 
@@ -202,5 +207,5 @@ def test_an_interrupted_run_leaves_nothing(stage, stop, medium, tiny):  # noqa: 
     work.send_signal(stop)
     out, err = work.communicate(timeout=60)
     said = "".join(line for line in err.splitlines(True) if "%" not in line).lstrip("\n")
-    refused(work.returncode, said, DATA["others"]["interrupted"])
+    refused(work.returncode, said, OTHERS["interrupted"])
     assert out == "" and tree(tiny) == before

@@ -1,86 +1,16 @@
-"""Turns results into the documented reports, which are what ``--format json`` prints.
-
-Every report is a dict with a list ``layers`` of flat dicts and a dict ``totals`` beside it;
-``caffesurgery help json`` describes the keys, which do not change within a major version.
-"""
+"""Reports of plans, of what was done to a net, and of what was restored."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__
-from .cost import Cost
-from .net.shapes import NetShapes
+from .. import __version__
+from ..cost import Cost
+from .nets import macs, net_cost
 
 if TYPE_CHECKING:  # only for annotations: surgery brings SciPy
-    from .surgery.plan import Plan
-
-MACS_NOTE = "macs are multiply-adds for one image"
-
-
-def per_image(shapes: NetShapes) -> int:
-    """Images in one forward pass: the first dimension of the net's first input, at least 1."""
-    for entry in shapes.layers:
-        if not entry.bottoms and entry.tops and entry.tops[0]:
-            return max(entry.tops[0][0], 1)
-    return 1
-
-
-def net_cost(shapes: NetShapes) -> Cost:
-    """Parameters of the whole net, shared ones once, and its MACs for one image."""
-    return Cost(shapes.parameters, sum(_macs(e, shapes) or 0 for e in shapes.layers))
-
-
-def _macs(entry, shapes: NetShapes) -> int | None:
-    """Multiply-adds of a layer for one image; None where they are not known."""
-    return None if entry.macs is None else entry.macs // per_image(shapes)
-
-
-def inspect_net(name: str, path: str, phase: str, shapes: NetShapes, notes: Iterable[str]) -> dict:
-    """Report of a net's layers in one phase."""
-    layers = [_layer_row(entry, shapes) for entry in shapes.layers]
-    total = net_cost(shapes)
-    inputs = {
-        top: list(shape or ())
-        for entry in shapes.layers
-        if not entry.bottoms
-        for top, shape in zip(entry.layer.tops, entry.tops)
-    }
-    return {
-        "net": name,
-        "file": path,
-        "phase": phase,
-        "batch": per_image(shapes),
-        "inputs": inputs,
-        "layers": layers,
-        "totals": {"params": total.params, "macs": total.macs},
-        "notes": [*notes, *_unknown(shapes)],
-    }
-
-
-def _unknown(shapes: NetShapes) -> list[str]:
-    """What the totals leave out."""
-    reasons = dict.fromkeys(entry.unknown for entry in shapes.layers if entry.unknown)
-    return [f"{reason}; it, and what depends on its shape, is not counted" for reason in reasons]
-
-
-def _layer_row(entry, shapes: NetShapes) -> dict:
-    layer = entry.layer
-    return {
-        "name": layer.name,
-        "type": layer.type,
-        "line": layer.line,
-        "bottoms": list(layer.bottoms),
-        "tops": list(layer.tops),
-        "shapes": [list(shape) if shape is not None else None for shape in entry.tops],
-        "blobs": None if entry.params is None else [list(shape) for shape in entry.params],
-        "params": entry.parameters,
-        "macs": _macs(entry, shapes),
-    }
+    from ..surgery.plan import Plan
 
 
 def plan_report(model, plan: Plan) -> dict:
@@ -182,9 +112,9 @@ def restoration_report(result, dense) -> dict:
                 "type": restored.layer.type,
                 "from": [layer.name for layer in chain.layers],
                 "params": sum(entry.parameters for entry in entries),
-                "macs": sum(_macs(entry, result.model.shapes) for entry in entries),
+                "macs": sum(macs(entry, result.model.shapes) for entry in entries),
                 "new_params": restored.parameters,
-                "new_macs": _macs(restored, dense.shapes),
+                "new_macs": macs(restored, dense.shapes),
             }
         )
     return {
@@ -193,27 +123,3 @@ def restoration_report(result, dense) -> dict:
         "totals": _before_after_totals(result.model, dense),
         "notes": list(result.operated.notes),
     }
-
-
-def export_report(done) -> dict:
-    """Report of an export (``export.onnx.ExportReport``)."""
-    report = asdict(done)
-    report.update(inputs=dict(done.inputs), outputs=dict(done.outputs))
-    return report
-
-
-def encode_json(data: Mapping) -> bytes:
-    """The report as indented JSON in UTF-8; bytes of names that are not UTF-8 come escaped."""
-    text = json.dumps(_finite(data), indent=1, ensure_ascii=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _finite(value):
-    """JSON has no NaN or Infinity: they become null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,33 @@
+"""The public interface: what the command line does, as functions from values to values.
+
+    model = caffesurgery.load("deploy.prototxt", "net.caffemodel")
+    plan = caffesurgery.plan(model, method="cp", ranks="ratio=0.25")
+    smaller = caffesurgery.save(caffesurgery.apply(model, plan), "out/")
+    caffesurgery.export_onnx(smaller, "out/net.onnx")
+    print(caffesurgery.compare(model, smaller))
+
+Nothing is written but by ``save``, ``compress`` and ``export_onnx``, and those write whole files or
+none.
+"""
+
+from .compress import compress
+from .model import Model, inspect, load
+from .onnx import compare, export_onnx
+from .save import file_names, save
+from .surgery import Result, apply, plan, read_plan, restore
+
+__all__ = [
+    "Model",
+    "Result",
+    "apply",
+    "compare",
+    "compress",
+    "export_onnx",
+    "file_names",
+    "inspect",
+    "load",
+    "plan",
+    "read_plan",
+    "restore",
+    "save",
+]

@@ -1,0 +1,59 @@
+"""The whole job in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import ExportError
+from ..files.atomic import staged_folder
+from ..report import encode_json, operation_report
+from .model import Model, Progress
+from .onnx import compare, export_onnx
+from .save import file_names, load_written, write_result
+from .surgery import apply, plan
+
+
+def compress(
+    model: Model,
+    folder,
+    method: str = "cp",
+    ranks: str = "ratio=0.5",
+    layers: str | Sequence[str] = "*",
+    also: Sequence = (),
+    *,
+    onnx: bool = True,
+    seed: int = 0,
+    allow_growth: bool = False,
+    force: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+):
+    """The whole job: plan, apply, save, export, and compare what was written with the original.
+
+    Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
+    ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
+    same; the report's notes name the layer.  Returns the report as a dict.
+    """
+    weights = model.require_weights()
+    files = file_names([model.net.doc.path, *map(str, also)], weights.path, True)
+    files += ["report.json", "net.onnx"]
+    with staged_folder(folder, files if onnx else files[:-1], force) as stage:
+        made = plan(
+            model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
+        )
+        result = apply(model, made, also, jobs=jobs, progress=progress)
+        write_result(result, stage, progress)
+        smaller, comparison, notes = load_written(result, stage), None, ()
+        if onnx:
+            try:
+                export_onnx(smaller, stage / "net.onnx", progress=progress)
+                comparison = compare(model, smaller, progress=progress)
+            except ExportError as error:
+                reason = str(error).replace(str(stage), str(folder))
+                notes = (f"no net.onnx, and nothing compared: {reason}",)
+        report = operation_report(result, smaller)
+        report["notes"] += notes
+        report["files"] = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
+        report["comparison"] = comparison.as_dict() if comparison else None
+        (stage / "report.json").write_bytes(encode_json(report))
+    return report

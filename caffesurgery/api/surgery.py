@@ -1,0 +1,134 @@
+"""What cuts and puts together again: ``plan``, ``apply``, ``restore``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import PlanError
+from ..net.net import read_net
+from .model import Model, Progress, stage_of
+
+if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
+    from ..surgery.apply import Operated
+    from ..surgery.plan import Plan
+    from ..surgery.restore import Chain
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``apply`` and ``restore`` return, and ``save`` writes: the old model and the outcome.
+
+    ``plan`` is what ``apply`` carried out, ``chains`` what ``restore`` undid.
+    """
+
+    model: Model
+    operated: Operated
+    plan: Plan | None = None
+    chains: tuple[Chain, ...] = ()
+
+
+def plan(
+    model: Model,
+    method: str = "cp",
+    ranks: str = "ratio=0.5",
+    layers: str | Sequence[str] = "*",
+    *,
+    seed: int = 0,
+    allow_growth: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """Choose what to decompose, and at which ranks.
+
+    method: a scheme ('cp3', 'tucker2', 'svd' ...) or a policy ('cp', 'tucker2')
+    ranks: a rule ('ratio=0.25', 'energy=0.9', 'error=0.3') or explicit ranks 'conv2=154,fc6=365'
+    layers: a name, a glob pattern, several with commas, or a list of them
+    allow_growth: do not leave alone the layers that would need more multiply-adds than before
+    Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
+    decompose.
+    """
+    from ..surgery.planner import make_plan
+
+    patterns = layers.split(",") if isinstance(layers, str) else list(layers)
+    made = make_plan(
+        model.net,
+        model.shapes,
+        model.require_weights(),
+        method,
+        ranks,
+        [pattern.strip() for pattern in patterns],
+        seed,
+        allow_growth,
+        stage_of(progress, "plan"),
+    )
+    _require_layers(made)
+    return made
+
+
+def read_plan(path) -> Plan:
+    """Read a plan file; PlanError or ParseError names the line of what is wrong."""
+    from ..surgery.plan import read_plan as read
+
+    return read(path)
+
+
+def apply(
+    model: Model,
+    plan: Plan,
+    also: Sequence = (),
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Carry out a plan on a model, and on the prototxts in ``also`` that describe the same net.
+
+    Decomposes the weights, rewrites every prototxt, and proves that Caffe will load the outcome in
+    the TRAIN and TEST phase of each.  Writes nothing: see ``save``.  ``jobs`` layers are decomposed
+    at a time, by default one for each processor; that is fastest with OPENBLAS_NUM_THREADS=1 in the
+    environment, as the command line sets it.
+    """
+    from ..surgery.apply import apply_plan
+    from ..surgery.describe import describe_all
+    from ..surgery.prove import prove
+
+    weights = model.require_weights()
+    others = [read_net(path) for path in also]
+    described = describe_all(model.net, model.shapes, model.inputs, others)
+    operated = apply_plan(
+        model.net,
+        model.shapes,
+        weights,
+        plan,
+        described,
+        jobs,
+        stage_of(progress, "decompose"),
+    )
+    notes = operated.notes + prove(described, weights, operated)
+    return Result(model, _with_notes(operated, notes), plan)
+
+
+def restore(model: Model, *, progress: Progress | None = None) -> Result:
+    """Turn every decomposed layer of a model back into the dense layer that it stands for."""
+    from ..surgery.describe import describe_all
+    from ..surgery.prove import prove
+    from ..surgery.restore import restore_net
+
+    weights = model.require_weights()
+    operated, chains = restore_net(model.net, model.shapes, weights, stage_of(progress, "restore"))
+    described = describe_all(model.net, model.shapes, model.inputs, ())
+    notes = prove(described, weights, operated)
+    return Result(model, _with_notes(operated, notes), None, chains)
+
+
+def _require_layers(made: Plan) -> None:
+    if not made.layers:
+        reasons = "\n".join(f"  {kept.name}: {kept.why}" for kept in made.kept[:10])
+        raise PlanError(
+            f"{made.method} at {made.rule} replaces no layer of {made.net or 'the net'}:\n"
+            f"{reasons}\ntry another method, smaller ranks, or --allow-growth"
+        )
+
+
+def _with_notes(operated: Operated, notes: tuple[str, ...]) -> Operated:
+    return replace(operated, notes=tuple(dict.fromkeys(notes)))

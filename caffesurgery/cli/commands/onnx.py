@@ -1,0 +1,85 @@
+"""The commands around ONNX: export, compare."""
+
+from __future__ import annotations
+
+import click
+
+from ...errors import VerifyError
+from .. import options
+from ..console import progress_bar, say, show
+from .group import cli
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.file_option("ONNX", "ONNX file to write.")
+@click.option("--opset", type=int, default=13, show_default=True, help="ONNX operator set.")
+@click.option("--batch", type=click.IntRange(min=1), help="Fix the batch, which is left open.")
+@click.option("--blob", "blobs", multiple=True, help="Make a blob in between an output too.")
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def export(net, weights, path, opset, batch, blobs, inputs, force, form):
+    """Write NET with WEIGHTS as ONNX."""
+    from ... import api
+    from ...report import export_report
+    from ..tables import export_table
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        done = api.export_onnx(
+            model, path, force=force, progress=progress, opset=opset, batch=batch, keep_blobs=blobs
+        )
+    report = export_report(done)
+    show(report, export_table(report), form)
+    say(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("net1")
+@click.argument("weights1")
+@click.argument("net2")
+@click.argument("weights2")
+@click.option("--images", help=".npy or .npz (key images) with the inputs; random ones without.")
+@click.option("--labels", help=".npy, or .npz (key labels), with the class of each image.")
+@click.option("--blob", "blobs", multiple=True, help="Compare this blob, not the outputs.")
+@click.option("--mean", help="Subtract: numbers with commas, or a .npy or .binaryproto file.")
+@click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply, after --mean.")
+@click.option("--bgr", is_flag=True, help="Swap the channels: images are RGB, the net takes BGR.")
+@click.option("--crop", is_flag=True, help="Cut the centre out of images that are larger.")
+@options.SEED
+@options.INPUT
+@options.FORMAT
+def compare(
+    net1, weights1, net2, weights2, images, labels, blobs, mean, scale, bgr, crop, seed, inputs,
+    form,
+):  # fmt: skip
+    """Run two nets on the same inputs and compare their outputs."""
+    from ... import api
+    from ..tables import comparison_table
+
+    given = options.shapes(inputs)
+    first = api.load(net1, weights1, inputs=given)
+    second = api.load(net2, weights2, inputs=given)
+    with progress_bar() as progress:
+        found = api.compare(
+            first,
+            second,
+            images=images,
+            labels=labels,
+            blobs=blobs,
+            mean=mean,
+            scale=scale,
+            bgr=bgr,
+            crop=crop,
+            seed=seed,
+            progress=progress,
+        ).as_dict()
+    if labels and not found["accuracy"]:
+        names = ", ".join(blob["name"] for blob in found["blobs"])
+        raise VerifyError(
+            f"{labels}: no accuracy can be counted, since {names} has no score for each of these "
+            "classes; give the labels of this net, or name its scores with --blob"
+        )
+    show(found, comparison_table(found), form)

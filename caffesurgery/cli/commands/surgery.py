@@ -1,0 +1,152 @@
+"""The commands that cut: plan, apply, compress, restore."""
+
+from __future__ import annotations
+
+import click
+
+from .. import options
+from ..console import print_table, progress_bar, say, say_written, show
+from .group import cli
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.METHOD
+@options.RANKS
+@options.LAYERS
+@options.file_option("PLAN", "Plan file to write.")
+@options.SEED
+@options.GROWTH
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, force, form):
+    """Choose layers, schemes and ranks: write a plan to be edited."""
+    from ... import api
+    from ...files.atomic import refuse_existing, write_bytes
+    from ...report import plan_report
+    from ..tables import operation_table
+
+    refuse_existing([path], force)
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        made = api.plan(
+            model,
+            method,
+            ranks,
+            layers,
+            seed=seed,
+            allow_growth=allow_growth,
+            progress=progress,
+        )
+    write_bytes(path, made.dumps().encode(), force)
+    report = plan_report(model, made)
+    show(report, operation_table(report), form)
+    say(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@click.argument("plan")
+@options.FOLDER
+@options.ALSO
+@options.JOBS
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
+    """Carry out a PLAN: write smaller prototxts and caffemodel."""
+    from ... import api
+    from ...files.atomic import refuse_folder
+    from ...report import operation_report
+    from ..tables import operation_table
+
+    files = api.file_names([net, *also], weights, True)
+    refuse_folder(folder, files, force)
+    wanted = api.read_plan(plan)
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        result = api.apply(model, wanted, also, jobs=jobs, progress=progress)
+        smaller = api.save(result, folder, force=force, progress=progress)
+    report = operation_report(result, smaller)
+    show(report, operation_table(report), form)
+    say_written(files, folder)
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.METHOD
+@options.RANKS
+@options.LAYERS
+@options.FOLDER
+@options.ALSO
+@click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
+@options.SEED
+@options.GROWTH
+@options.JOBS
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def compress(
+    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, jobs, inputs,
+    force, form,
+):  # fmt: skip
+    """The whole job: plan, apply, export to ONNX, compare."""
+    from ... import api
+
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        report = api.compress(
+            model,
+            folder,
+            method,
+            ranks,
+            layers,
+            also,
+            onnx=not no_onnx,
+            seed=seed,
+            allow_growth=allow_growth,
+            force=force,
+            jobs=jobs,
+            progress=progress,
+        )
+    _show_compression(report, form)
+    if not no_onnx and not report["comparison"]:
+        say(report["notes"][-1])
+    say_written([*report["files"], "report.json"], folder)
+
+
+def _show_compression(report, form):
+    from ..tables import comparison_table, operation_table
+
+    show(report, operation_table(report), form)
+    if form == "table" and report["comparison"]:
+        print_table(comparison_table(report["comparison"]))
+
+
+@cli.command()
+@click.argument("net")
+@click.argument("weights")
+@options.FOLDER
+@options.INPUT
+@options.FORCE
+@options.FORMAT
+def restore(net, weights, folder, inputs, force, form):
+    """Turn a decomposed net back into its dense form."""
+    from ... import api
+    from ...files.atomic import refuse_folder
+    from ...report import restoration_report
+    from ..tables import restoration_table
+
+    files = api.file_names([net], weights, False)
+    refuse_folder(folder, files, force)
+    model = api.load(net, weights, inputs=options.shapes(inputs))
+    with progress_bar() as progress:
+        result = api.restore(model, progress=progress)
+        dense = api.save(result, folder, force=force, progress=progress)
+    report = restoration_report(result, dense)
+    show(report, restoration_table(report), form)
+    say_written(files, folder)

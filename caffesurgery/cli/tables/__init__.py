@@ -1,0 +1,17 @@
+"""Reports as tables for people: the documented dicts in, rows of text out; nothing is computed."""
+
+from .nets import inspection_table, zoo_table
+from .onnx import comparison_table, export_table
+from .surgery import methods_table, operation_table, restoration_table
+from .table import Table
+
+__all__ = [
+    "Table",
+    "comparison_table",
+    "export_table",
+    "inspection_table",
+    "methods_table",
+    "operation_table",
+    "restoration_table",
+    "zoo_table",
+]

@@ -1,0 +1,22 @@
+"""Turns results into the documented reports, which are what ``--format json`` prints.
+
+Every report is a dict with a list ``layers`` of flat dicts and a dict ``totals`` beside it;
+``caffesurgery help json`` describes the keys, which do not change within a major version.
+"""
+
+from .encode import encode_json
+from .nets import MACS_NOTE, inspect_net, net_cost, per_image
+from .onnx import export_report
+from .surgery import operation_report, plan_report, restoration_report
+
+__all__ = [
+    "MACS_NOTE",
+    "encode_json",
+    "export_report",
+    "inspect_net",
+    "net_cost",
+    "operation_report",
+    "per_image",
+    "plan_report",
+    "restoration_report",
+]
