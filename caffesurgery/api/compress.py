@@ -24,6 +24,8 @@ def compress(
     onnx: bool = True,
     seed: int = 0,
     allow_growth: bool = False,
+    effort: str = "normal",
+    max_norm: float | None = None,
     force: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
@@ -39,7 +41,15 @@ def compress(
     files += ["report.json", "net.onnx"]
     with staged_folder(folder, files if onnx else files[:-1], force) as stage:
         made = plan(
-            model, method, ranks, layers, seed=seed, allow_growth=allow_growth, progress=progress
+            model,
+            method,
+            ranks,
+            layers,
+            seed=seed,
+            allow_growth=allow_growth,
+            effort=effort,
+            max_norm=max_norm,
+            progress=progress,
         )
         result = apply(model, made, also, jobs=jobs, progress=progress)
         write_result(result, stage, progress)

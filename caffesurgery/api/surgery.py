@@ -37,6 +37,8 @@ def plan(
     *,
     seed: int = 0,
     allow_growth: bool = False,
+    effort: str = "normal",
+    max_norm: float | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.
@@ -45,9 +47,12 @@ def plan(
     ranks: a rule ('ratio=0.25', 'energy=0.9', 'error=0.3') or explicit ranks 'conv2=154,fc6=365'
     layers: a name, a glob pattern, several with commas, or a list of them
     allow_growth: do not leave alone the layers that would need more multiply-adds than before
+    effort: 'normal', or 'high' for a little less error in about twice the time
+    max_norm: bound on the sum of the norms of CP components over the norm of the kernel
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose.
     """
+    from ..decompose import Aim
     from ..surgery.planner import make_plan
 
     patterns = layers.split(",") if isinstance(layers, str) else list(layers)
@@ -61,6 +66,7 @@ def plan(
         seed,
         allow_growth,
         stage_of(progress, "plan"),
+        aim=Aim(effort, max_norm),
     )
     _require_layers(made)
     return made

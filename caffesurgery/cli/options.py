@@ -129,6 +129,19 @@ SEED = click.option(
     show_default=True,
     help="Seed of everything random.",
 )
+EFFORT = click.option(
+    "--effort",
+    type=click.Choice(["normal", "high"]),
+    default="normal",
+    show_default=True,
+    help="Of joint CP and Tucker-2: high takes about twice as long for a little less error.",
+)
+MAX_NORM = click.option(
+    "--max-norm",
+    type=float,
+    metavar="BOUND",
+    help="Bound on the sum of the norms of CP components over the norm of the kernel, e.g. 20.",
+)
 JOBS = click.option(
     "--jobs",
     type=click.IntRange(min=1),

@@ -60,6 +60,14 @@ class Decomposition:
     sensitivity: float = 0.0
     warning: str | None = None
 
+    @property
+    def fitness(self) -> float:
+        """1 - ||W - What||^2 / ||W||^2, the share of the squared norm that is explained.
+
+        Equation 12 of paper 002, squared as in the code that the paper used (scikit-tensor).
+        """
+        return 1 - self.error**2
+
 
 class GroupFactors(NamedTuple):
     """What a scheme found for one group: factors, squared error, and of each component its gain.
@@ -145,6 +153,10 @@ class Scheme:
         """The parts for ranks that are known to be legal."""
         raise NotImplementedError
 
+    def suited(self, aim: Aim) -> Aim:
+        """The aim without what means nothing to this scheme."""
+        return aim if self.takes_max_norm else replace(aim, max_norm=None)
+
     # -- what it does with numbers
 
     def decompose(
@@ -166,6 +178,10 @@ class Scheme:
         is not finite or not 2-D or 4-D, and for illegal ranks.
         """
         aim = check_aim(Aim(effort, max_norm))
+        if aim != self.suited(aim):
+            raise DecomposeError(
+                f"max_norm {max_norm:g} bounds the norms of CP components, and {self.name} has none"
+            )
         kernel, energy = checked_kernel(kernel, group)
         geometry = Geometry.of(kernel.shape, group)
         ranks = self.check_ranks(geometry, ranks)

@@ -67,7 +67,8 @@ def warning(norm_ratio: float, rank: int, max_norm: float | None) -> str | None:
     if max_norm is not None and norm_ratio > max_norm * (1 + 1e-6):
         return (
             f"the norms of its components sum to {norm_ratio:.3g} times that of the kernel, above "
-            f"the bound of {max_norm:g}; only cp3 and cp4 are held to a bound"
+            f"the bound of {max_norm:g}; only cp3, cp4 and tucker2-cp are "
+            "held to a bound"
         )
     if norm_ratio > CANCELLING * np.sqrt(rank):
         return (

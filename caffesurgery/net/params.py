@@ -77,7 +77,7 @@ class Params:
         if not values:
             if field.kind == "message":
                 return Params(None, field.type, self._at, self._schema)
-            return _default(field)
+            return _default(field, self._schema)
         if len(values) > 1:
             raise NetError(
                 f"{self._at(values[1].start)}: {name} is given {len(values)} times; "
@@ -113,13 +113,14 @@ class Params:
                 if isinstance(value, Message):
                     return Params(value, field.type, self._at, self._schema)
             elif not isinstance(value, Message):
-                return _enum(field, value) if field.kind == "enum" else _scalar(field, value)
+                if field.kind == "enum":
+                    return _enum(field, value, self._schema)
+                return _scalar(field, value)
         except ValueError:
             pass
         met = value.raw if isinstance(value, Scalar) else "a message"
-        raise NetError(
-            f"{self._at(value.start)}: {field.name} is {met}, expected {_expected(field)}"
-        )
+        expected = _expected(field, self._schema)
+        raise NetError(f"{self._at(value.start)}: {field.name} is {met}, expected {expected}")
 
 
 def _plain(value):
@@ -129,12 +130,12 @@ def _plain(value):
 
 
 @functools.cache
-def _default(field: FieldType):
+def _default(field: FieldType, schema: str):
     """What an absent field means: the declared default, else protobuf's zero of its type."""
     if field.default is not None:
         return field.default
     if field.kind == "enum":
-        return next(iter(load_schema().enums[field.type]))
+        return next(iter(load_schema(schema).enums[field.type]))
     return _ZEROS.get(field.type, 0)
 
 
@@ -167,9 +168,9 @@ def _number(value: Scalar) -> int | float:
     return value.number()
 
 
-def _enum(field: FieldType, value: Scalar) -> str:
+def _enum(field: FieldType, value: Scalar, schema: str) -> str:
     """The name of an enum value that is given by its name or number; else ValueError."""
-    values = load_schema().enums[field.type]
+    values = load_schema(schema).enums[field.type]
     if value.kind == "word" and value.raw in values:
         return value.raw
     if value.kind == "number":
@@ -180,11 +181,11 @@ def _enum(field: FieldType, value: Scalar) -> str:
     raise ValueError
 
 
-def _expected(field: FieldType) -> str:
+def _expected(field: FieldType, schema: str) -> str:
     if field.kind == "message":
         return f"a message: {field.name} {{ ... }}"
     if field.kind == "enum":
-        return f"one of {', '.join(load_schema().enums[field.type])}"
+        return f"one of {', '.join(load_schema(schema).enums[field.type])}"
     if field.type in ("string", "bytes"):
         return "a string in quotes"
     if field.type == "bool":

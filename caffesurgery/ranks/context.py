@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..cost import Cost
+from ..decompose import Aim
 from ..errors import RankError
 
 Ranks = tuple[int, ...]
@@ -42,6 +43,7 @@ class RuleContext:
     growth: a layer may end with more multiply-adds than it had
     progress: called while a rule is at work
     seed: of everything random
+    aim: effort and bound of the decompositions
     rest: cost of all that is not among the candidates, for one image
     measure: evaluates cases on labelled data; None without data
     timing, rest_ms: predicts milliseconds of a layer, and those of all that is not among the
@@ -51,6 +53,7 @@ class RuleContext:
     growth: bool = False
     progress: Progress | None = None
     seed: int = 0
+    aim: Aim = Aim()
     rest: Cost = Cost(0, 0)
     measure: Measure | None = None
     timing: Timing | None = None

@@ -18,7 +18,7 @@ class Energy(SearchRule):
     summary = "the smallest ranks that keep this share of each layer's squared norm"
     value = Option("energy", summary, share, "a share above 0 and at most 1")
 
-    def search(self, candidate, limit):
+    def search(self, candidate, limit, how):
         share, group = self.argument, candidate.geometry.group
-        ranks = candidate.scheme.ranks_for_energy(candidate.kernel(), group, share, limit)
+        ranks = candidate.scheme.ranks_for_energy(candidate.kernel(), group, share, limit, **how)
         return Choice(ranks, f"energy={share:g} of its squared norm")

@@ -26,7 +26,7 @@ class Error(SearchRule):
     summary = "the smallest ranks whose relative error is at most this"
     value = Option("error", summary, below_one, "a relative error from 0 to below 1")
 
-    def search(self, candidate, limit):
+    def search(self, candidate, limit, how):
         error, group = self.argument, candidate.geometry.group
-        ranks = candidate.scheme.ranks_for_error(candidate.kernel(), group, error, limit)
+        ranks = candidate.scheme.ranks_for_error(candidate.kernel(), group, error, limit, **how)
         return Choice(ranks, f"error={error:g} of its norm")

@@ -79,8 +79,11 @@ class Rule:
 class SearchRule(Rule):
     """A rule that looks at each kernel by itself; a subclass gives ``search``."""
 
-    def search(self, candidate: Candidate, limit: int | None) -> Choice:
-        """The smallest ranks that do, or ``limit`` where smaller ones do not."""
+    def search(self, candidate: Candidate, limit: int | None, how: Mapping) -> Choice:
+        """The smallest ranks that do, or ``limit`` where smaller ones do not.
+
+        ``how`` is what decompositions are told: seed, effort and max_norm.
+        """
         raise NotImplementedError
 
     def allocate(self, candidates, context=ALONE):
@@ -88,7 +91,9 @@ class SearchRule(Rule):
         for index, candidate in enumerate(candidates):
             context.tell(candidate.name, index / len(candidates))
             limit = None if context.growth else _limit(candidate)
-            found[candidate.name] = self.search(candidate, limit)
+            aim = candidate.scheme.suited(context.aim)
+            how = {"seed": context.seed, "effort": aim.effort, "max_norm": aim.max_norm}
+            found[candidate.name] = self.search(candidate, limit, how)
         return found
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # only for annotations: surgery brings SciPy
 
 def plan_report(model, plan: Plan) -> dict:
     """Report of a plan for ``model``: each layer before and after, and the whole net."""
+    from ..surgery.aims import aim_notes
+
     types = {entry.layer.name: entry.layer.type for entry in model.shapes.layers}
     layers = [_planned_row(layer, types) for layer in plan.layers]
     return {
@@ -22,10 +24,12 @@ def plan_report(model, plan: Plan) -> dict:
         "method": plan.method,
         "ranks": plan.rule,
         "seed": plan.seed,
+        "effort": plan.effort,
+        "max_norm": plan.max_norm,
         "layers": layers,
         "kept": [{"name": kept.name, "why": kept.why} for kept in plan.kept],
         "totals": _totals(net_cost(model.shapes), layers),
-        "notes": [*model.net.warnings, *model.shapes.notes],
+        "notes": [*model.net.warnings, *model.shapes.notes, *aim_notes(plan)],
     }
 
 
@@ -65,6 +69,9 @@ def operation_report(result, smaller) -> dict:
             "method": done.plan.scheme,
             "ranks": done.plan.rank_dict(),
             "error": round(done.error, 6),
+            "fitness": round(1 - done.error**2, 6),
+            "effort": done.aim.effort,
+            "max_norm": done.aim.max_norm,
             "norm_ratio": None if done.norm_ratio is None else round(done.norm_ratio, 4),
             "sensitivity": float(f"{done.sensitivity:.6g}"),
             "warning": done.warning,
@@ -82,6 +89,8 @@ def operation_report(result, smaller) -> dict:
         "net": result.model.name,
         "method": result.plan.method if result.plan else "",
         "ranks": result.plan.rule if result.plan else "",
+        "effort": result.plan.effort if result.plan else "normal",
+        "max_norm": result.plan.max_norm if result.plan else None,
         "layers": layers,
         "kept": [{"name": one.name, "why": one.why} for one in kept],
         "totals": _before_after_totals(result.model, smaller),

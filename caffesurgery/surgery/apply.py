@@ -15,6 +15,7 @@ from ..errors import PlanError
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..net.net import Layer, Net
 from ..net.shapes import NetShapes
+from .aims import aim_notes
 from .chain import small_layers, unmoved_fields
 from .describe import Described
 from .operate import Progress, Replaced, Work, decompose_all, prepare
@@ -56,7 +57,7 @@ def apply_plan(
     """
     prepared = {entry.name: prepare(entry, shapes, plan) for entry in plan.layers}
     _check_sharing(net, prepared)
-    texts, notes = {}, []
+    texts, notes = {}, list(aim_notes(plan))
     if plan.net and plan.net != net.name:
         notes.append(f"the plan was made for the net '{plan.net}', and this one is '{net.name}'")
     for described in nets:

@@ -15,12 +15,13 @@ from threading import Event, Lock
 import numpy as np
 
 from ..cost import Cost, chain_cost, dense_cost
-from ..decompose import SCHEMES, Decomposition, Geometry, Part, Scheme
+from ..decompose import SCHEMES, Aim, Decomposition, Geometry, Part, Scheme
 from ..decompose.matrix import MatrixScheme
 from ..errors import DecomposeError, PlanError, suggest
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..net.shapes import NetShapes
 from ..workers import processors
+from .aims import aim_of
 from .chain import small_layers
 from .methods import fit
 from .plan import LayerPlan, Plan
@@ -38,6 +39,7 @@ class Work:
     scheme: Scheme
     geometry: Geometry
     parts: tuple[Part, ...]
+    aim: Aim = Aim()
 
 
 def prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> Work:
@@ -74,14 +76,15 @@ def prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> Work:
             f"{layer.where()}, so the plan is for another net; make it anew with `caffesurgery "
             "plan`, or delete 'before' if the layer was changed"
         )
-    return Work(entry, found, scheme, geometry, parts)
+    return Work(entry, found, scheme, geometry, parts, aim_of(entry, plan))
 
 
 @dataclass(frozen=True)
 class Replaced:
     """One layer that was decomposed: the plan's entry, what came out, and the costs.
 
-    ``error``, ``norm_ratio``, ``sensitivity`` and ``warning`` are those of its Decomposition.
+    ``error``, ``norm_ratio``, ``sensitivity`` and ``warning`` are those of its Decomposition,
+    ``aim`` what it was to reach.
     """
 
     plan: LayerPlan
@@ -94,6 +97,7 @@ class Replaced:
     warning: str | None
     before: Cost
     after: Cost
+    aim: Aim
 
 
 def decompose_all(
@@ -175,6 +179,8 @@ def _operate(work: Work, weights: Caffemodel, seed: int, tick: Callable[[int, in
             work.entry.ranks,
             seed=seed,
             progress=tick,
+            effort=work.aim.effort,
+            max_norm=work.aim.max_norm,
         )
     except DecomposeError as error:
         raise DecomposeError(f"layer '{name}' ({weights.path}): {error}") from error
@@ -205,6 +211,7 @@ def _operate(work: Work, weights: Caffemodel, seed: int, tick: Callable[[int, in
         result.warning,
         before,
         after,
+        work.aim,
     )
 
 

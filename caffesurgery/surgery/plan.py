@@ -15,13 +15,17 @@ from ..decompose import SCHEMES
 from ..errors import PlanError, suggest
 from ..files import text
 from ..net.params import Params
+from .aims import check_aims
 
 RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out", "core": "rank_core"}
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One replacement.  ``ranks`` has one entry for each of the scheme's ``rank_names``."""
+    """One replacement.  ``ranks`` has one entry for each of the scheme's ``rank_names``.
+
+    ``effort`` and ``max_norm`` are the layer's own, where it does not take the plan's.
+    """
 
     name: str
     scheme: str
@@ -30,6 +34,8 @@ class LayerPlan:
     before: Cost | None = None
     after: Cost | None = None
     where: str = ""
+    effort: str | None = None
+    max_norm: float | None = None
 
     def rank_dict(self) -> dict[str, int]:
         """Ranks by name: {"rank": R}, {"in": R3, "out": R4}, {"in": R3, "out": R4, "core": R}."""
@@ -46,7 +52,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done to a net; ``dumps`` writes it, ``read_plan`` reads it."""
+    """What is to be done to a net; ``dumps`` writes it, ``read_plan`` reads it.
+
+    ``effort`` and ``max_norm`` are what its decompositions are to reach (``decompose.Aim``).
+    """
 
     layers: tuple[LayerPlan, ...]
     kept: tuple[Kept, ...] = ()
@@ -56,6 +65,8 @@ class Plan:
     pattern: str = ""
     seed: int = 0
     path: str = ""
+    effort: str = "normal"
+    max_norm: float | None = None
 
     def dumps(self) -> str:
         """The plan as text, in the form of ``proto/surgery.proto``."""
@@ -75,6 +86,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         if value:
             yield f"{name}: {text.quote(value)}"
     yield f"seed: {plan.seed}"
+    yield from _aim_lines(plan.effort, plan.max_norm, "")
     yield f'writer: "caffesurgery {__version__}"'
     for layer in plan.layers:
         yield "layer {"
@@ -82,6 +94,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f'  method: "{layer.scheme}"'
         for name, rank in layer.rank_dict().items():
             yield f"  {RANK_FIELDS[name]}: {rank}"
+        yield from _aim_lines(layer.effort, layer.max_norm, "  ")
         if layer.why:
             yield f"  why: {text.quote(layer.why)}"
         for name, cost in (("before", layer.before), ("after", layer.after)):
@@ -90,6 +103,13 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield "}"
     for kept in plan.kept:
         yield f"keep {{ name: {text.quote(kept.name)} why: {text.quote(kept.why)} }}"
+
+
+def _aim_lines(effort: str | None, max_norm: float | None, indent: str) -> Iterator[str]:
+    if effort:
+        yield f"{indent}effort: {effort.upper()}"
+    if max_norm is not None:
+        yield f"{indent}max_norm: {max_norm!r}"
 
 
 def read_plan(path) -> Plan:
@@ -103,35 +123,17 @@ def parse_plan(source: str | bytes, path: str | None = None) -> Plan:
 
 
 def _plan(doc) -> Plan:
-    names = set(doc.root.names())
-    if names & {"input", "input_dim", "input_shape", "state"} or "bottom" in _layer_names(doc):
-        raise PlanError(
-            f"{doc.path or 'the plan'}: this is a net, expected a plan (made by `caffesurgery "
-            "plan`); perhaps the arguments are swapped: NET WEIGHTS PLAN"
-        )
-    root = Params(doc.root, "SurgeryPlan", doc.where, "surgery")
-    if names and not names.intersection(("version", "layer")):
-        raise PlanError(
-            f"{doc.path or 'the plan'}: this is no plan, it has {', '.join(sorted(names)[:5])}; "
-            "expected one made by `caffesurgery plan`"
-        )
-    root.check_fields()
-    version = root["version"]
-    if version != 1:
-        raise PlanError(
-            f"{doc.path or 'the plan'}: version {version}, this program reads version 1; make the "
-            "plan anew with `caffesurgery plan`"
-        )
+    root, where = _root(doc), doc.path or "the plan"
     if root["seed"] < 0:
-        raise PlanError(f"{doc.path or 'the plan'}: seed {root['seed']}, expected 0 or more")
+        raise PlanError(f"{where}: seed {root['seed']}, expected 0 or more")
     layers = tuple(_layer(entry) for entry in root["layer"])
     if not layers:
         raise PlanError(
-            f"{doc.path or 'the plan'}: plans no layer, expected at least one 'layer {{ ... }}'; "
+            f"{where}: plans no layer, expected at least one 'layer {{ ... }}'; "
             "make the plan anew with `caffesurgery plan`"
         )
     _refuse_duplicates(layers)
-    return Plan(
+    plan = Plan(
         layers=layers,
         kept=tuple(Kept(entry["name"], entry["why"]) for entry in root["keep"]),
         net=root["net"],
@@ -140,7 +142,33 @@ def _plan(doc) -> Plan:
         pattern=root["layers"],
         seed=root["seed"],
         path=doc.path or "",
+        **_aim(root),
     )
+    check_aims(plan)
+    return plan
+
+
+def _root(doc) -> Params:
+    """The whole file as a SurgeryPlan of a version that can be read; else PlanError."""
+    names, where = set(doc.root.names()), doc.path or "the plan"
+    if names & {"input", "input_dim", "input_shape", "state"} or "bottom" in _layer_names(doc):
+        raise PlanError(
+            f"{where}: this is a net, expected a plan (made by `caffesurgery "
+            "plan`); perhaps the arguments are swapped: NET WEIGHTS PLAN"
+        )
+    root = Params(doc.root, "SurgeryPlan", doc.where, "surgery")
+    if names and not names.intersection(("version", "layer")):
+        raise PlanError(
+            f"{where}: this is no plan, it has {', '.join(sorted(names)[:5])}; "
+            "expected one made by `caffesurgery plan`"
+        )
+    root.check_fields()
+    if root["version"] != 1:
+        raise PlanError(
+            f"{where}: version {root['version']}, this program reads version 1; make the "
+            "plan anew with `caffesurgery plan`"
+        )
+    return root
 
 
 def _layer_names(doc) -> set[str]:
@@ -175,7 +203,18 @@ def _layer(entry: Params) -> LayerPlan:
         _cost(entry, "before"),
         _cost(entry, "after"),
         where,
+        **_aim(entry),
     )
+
+
+def _aim(entry: Params) -> dict:
+    """What the entry itself says of effort and max_norm."""
+    found = {}
+    if entry.has("effort"):
+        found["effort"] = entry["effort"].lower()
+    if entry.has("max_norm"):
+        found["max_norm"] = entry["max_norm"]
+    return found
 
 
 def _cost(entry: Params, name: str) -> Cost | None:

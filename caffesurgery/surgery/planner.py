@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import PlanError, UsageError
+from ..decompose import Aim
+from ..decompose.check import check_aim
+from ..errors import DecomposeError, PlanError, UsageError
 from ..files.caffemodel import Caffemodel
 from ..net.net import Net
 from ..net.shapes import NetShapes
 from ..ranks import Candidate, Choice, Rule, RuleContext, Skip, parse_rule
 from ..ranks.context import Measure, Progress, Timing
 from ..ranks.explicit import Explicit, best_match
+from .aims import check_aims
 from .candidates import find_candidates, rest_of, sharing, spread, with_twins
 from .methods import check_method
 from .plan import Kept, LayerPlan, Plan
@@ -40,18 +43,23 @@ def make_plan(
     wishes: Wishes = Wishes(),  # noqa: B008  frozen
     evaluate: Evaluate | None = None,
     timing: Timing | None = None,
+    aim: Aim = Aim(),  # noqa: B008  frozen
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
     ``method`` is a scheme or a policy ('cp', 'tucker2'), ``ranks`` a rule such as 'ratio=0.25',
     ``layers`` names or glob patterns, ``wishes`` what is wanted of single layers.  With ``growth``
     a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
-    ``timing`` predicts for budgets in milliseconds.
+    ``timing`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     check_method(method)
     if seed < 0:
         raise UsageError(f"seed {seed}: expected 0 or more")
+    try:
+        check_aim(aim)
+    except DecomposeError as error:
+        raise UsageError(str(error)) from error
     rule = parse_rule(ranks)
     candidates, kept = find_candidates(shapes, weights, method, layers, wishes)
     if not candidates:
@@ -66,18 +74,22 @@ def make_plan(
         rule=ranks,
         pattern=",".join(layers) if tuple(layers) != ("*",) else "",
         seed=seed,
+        effort=aim.effort,
+        max_norm=aim.max_norm,
     )
-    context = RuleContext(growth=growth, progress=progress, seed=seed)
+    context = RuleContext(growth=growth, progress=progress, seed=seed, aim=aim)
     problem = _Problem(shapes, candidates, context, base, evaluate, timing)
     allocated = problem.allocate(rule, wishes.pins([each.name for each in candidates]))
     decided = [_decide(each, allocated[each.name], growth) for each in candidates]
     kept += [entry for entry in decided if isinstance(entry, Kept)]
     order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
-    return replace(
+    made = replace(
         base,
         layers=tuple(entry for entry in decided if isinstance(entry, LayerPlan)),
         kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
     )
+    check_aims(made)
+    return made
 
 
 @dataclass(frozen=True)

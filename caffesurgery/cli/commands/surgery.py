@@ -18,10 +18,15 @@ from .group import cli
 @options.file_option("PLAN", "Plan file to write.")
 @options.SEED
 @options.GROWTH
+@options.EFFORT
+@options.MAX_NORM
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, force, form):
+def plan(
+    net, weights, method, ranks, layers, path, seed, allow_growth, effort, max_norm, inputs, force,
+    form,
+):  # fmt: skip
     """Choose layers, schemes and ranks: write a plan to be edited."""
     from ... import api
     from ...files.atomic import refuse_existing, write_bytes
@@ -38,6 +43,8 @@ def plan(net, weights, method, ranks, layers, path, seed, allow_growth, inputs, 
             layers,
             seed=seed,
             allow_growth=allow_growth,
+            effort=effort,
+            max_norm=max_norm,
             progress=progress,
         )
     write_bytes(path, made.dumps().encode(), force)
@@ -86,13 +93,15 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
 @click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
 @options.SEED
 @options.GROWTH
+@options.EFFORT
+@options.MAX_NORM
 @options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def compress(
-    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, jobs, inputs,
-    force, form,
+    net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, effort,
+    max_norm, jobs, inputs, force, form,
 ):  # fmt: skip
     """The whole job: plan, apply, export to ONNX, compare."""
     from ... import api
@@ -109,6 +118,8 @@ def compress(
             onnx=not no_onnx,
             seed=seed,
             allow_growth=allow_growth,
+            effort=effort,
+            max_norm=max_norm,
             force=force,
             jobs=jobs,
             progress=progress,
