@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,13 +46,15 @@ _SHARED_BY_CONTENT = 1 << 16
 
 @dataclass(frozen=True)
 class Node:
-    """One ONNX node; an attribute may be an int, float, str, a sequence of those, or a Body."""
+    """One ONNX node; an attribute may be an int, float, str, a sequence of those, an array (as a
+    tensor), or a Body.  ``domain`` is "" for ONNX's own operators."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,10 @@ class Graph:
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:
-    return Node(
-        node.op,
-        node.name,
-        tuple(names.get(name, name) for name in node.inputs),
-        tuple(names.get(name, name) for name in node.outputs),
-        node.attrs,
+    return replace(
+        node,
+        inputs=tuple(names.get(name, name) for name in node.inputs),
+        outputs=tuple(names.get(name, name) for name in node.outputs),
     )
 
 
@@ -177,6 +177,11 @@ class LayerGraph:
         self._graph = graph
         self._weights = weights
         self._inputs = [graph.tensors[blob] for blob in layer.bottoms]
+        known = tuple(graph.dims.get(t, d) for t, d in zip(self._inputs, self.bottom_dims))
+        if any(a and a[0] is None and b[0] is not None for a, b in zip(known, self.bottom_dims)):
+            # the data decide how many items there are, here and behind
+            self.bottom_dims = known
+            self.top_dims = tuple((None, *dims[1:]) for dims in self.top_dims)
 
     # what the layer is given
 
@@ -206,18 +211,24 @@ class LayerGraph:
         return self.const(np.array(list(values), np.int64), hint)
 
     def node(
-        self, op: str, inputs: Sequence[str], attrs: Mapping | None = None, n_outputs: int = 1
+        self,
+        op: str,
+        inputs: Sequence[str],
+        attrs: Mapping | None = None,
+        n_outputs: int = 1,
+        domain: str = "",
     ):
         """Append a node; returns its output's name, or a list of them for ``n_outputs`` > 1."""
         layer = self.layer.name
         outputs = tuple(self._graph.unique(f"{layer}/{op}") for _ in range(n_outputs))
         name = self._graph.unique(f"{layer}:{op}")
-        self._graph.nodes.append(Node(op, name, tuple(inputs), outputs, dict(attrs or {})))
+        self._graph.nodes.append(Node(op, name, tuple(inputs), outputs, dict(attrs or {}), domain))
         return outputs[0] if n_outputs == 1 else list(outputs)
 
-    def output(self, i: int, tensor: str) -> None:
-        """Top ``i`` is ``tensor``."""
-        self._graph.bind(self.layer.tops[i], tensor, self.top_dims[i], self.layer.name)
+    def output(self, i: int, tensor: str, dims: Dims | None = None) -> None:
+        """Top ``i`` is ``tensor``; ``dims`` where the data decide an axis, which is None then."""
+        dims = self.top_dims[i] if dims is None else dims
+        self._graph.bind(self.layer.tops[i], tensor, dims, self.layer.name)
 
     def reshape(self, tensor: str, dims: Dims) -> str:
         """``tensor`` as ``dims``, of which at most one is symbolic (BATCH or None)."""
@@ -239,6 +250,25 @@ class LayerGraph:
         if self.opset >= (13 if op == "ReduceSum" else 18):
             return self.node(op, [tensor, self.ints(axes, "axes")], keep)
         return self.node(op, [tensor], {"axes": list(axes), **keep})
+
+    def split(self, tensor: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """Parts of ``tensor``; their sizes are an input since opset 13."""
+        if self.opset >= 13:
+            inputs, attrs = [tensor, self.ints(sizes, "sizes")], {"axis": axis}
+        else:
+            inputs, attrs = [tensor], {"axis": axis, "split": list(sizes)}
+        return self.node("Split", inputs, attrs, n_outputs=len(sizes))
+
+    def resize(self, tensor: str, scales: Sequence[float], attrs: Mapping) -> str:
+        """``tensor`` (N x C x height x width) with both sizes scaled, results rounded down."""
+        region = "" if self.opset >= 13 else self.const(np.zeros(0, np.float32), "region")
+        factors = self.const(np.array([1, 1, *scales], np.float32), "scales")
+        return self.node("Resize", [tensor, region, factors], attrs)
+
+    def full(self, like: str, value: float) -> str:
+        """A tensor of ``like``'s shape with ``value`` everywhere."""
+        attrs = {"value": np.array([value], np.float32)}
+        return self.node("ConstantOfShape", [self.node("Shape", [like])], attrs)
 
     def scan(
         self,

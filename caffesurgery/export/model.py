@@ -179,7 +179,7 @@ class Model:
 
     def _graph(self) -> onnx.GraphProto:
         return helper.make_graph(
-            [_node(node) for node in self.nodes],
+            [node_proto(node) for node in self.nodes],
             self.name,
             [_info(value) for value in self.inputs],
             [_info(value) for value in self.outputs],
@@ -191,17 +191,25 @@ def _info(value: Value) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, _TYPES[value.kind], list(value.dims))
 
 
-def _node(node: Node) -> onnx.NodeProto:
-    attrs = {
-        key: _body(value) if isinstance(value, Body) else value for key, value in node.attrs.items()
-    }
-    return helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **attrs)
+def node_proto(node: Node) -> onnx.NodeProto:
+    """The node as onnx has it."""
+    attrs = {key: _attribute(value) for key, value in node.attrs.items()}
+    made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **attrs)
+    if node.domain:
+        made.domain = node.domain
+    return made
+
+
+def _attribute(value):
+    if isinstance(value, Body):
+        return _body(value)
+    return onnx.numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
 
 
 def _body(body: Body) -> onnx.GraphProto:
     inputs = [_info(Value(*pair)) for pair in body.inputs]
     outputs = [_info(Value(*pair)) for pair in body.outputs]
-    return helper.make_graph([_node(node) for node in body.nodes], body.name, inputs, outputs)
+    return helper.make_graph([node_proto(node) for node in body.nodes], body.name, inputs, outputs)
 
 
 def _tensor(name: str, array: np.ndarray) -> TensorProto:

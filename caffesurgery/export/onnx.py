@@ -17,10 +17,11 @@ from ..net.shapes import NetShapes, infer
 from .batch import fixed_dims, is_input, symbolic_dims
 from .graph import Dims, Graph, LayerGraph, reads
 from .model import NEWEST_OPSET, Model, Value
+from .simplify import simplify
 from .weights import match_weights, unused_weights
 
-OLDEST_OPSET = 13
-"""Since opset 13 Softmax works on one axis, as Caffe's does."""
+OLDEST_OPSET = 11
+"""Since opset 11 Pad, Clip and TopK take their numbers as inputs."""
 
 Progress = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
@@ -73,6 +74,7 @@ def export_onnx(
     inputs: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     keep_blobs: Sequence[str] = (),
+    fold: bool = True,
     changes: Sequence[Change] = (),
     force: bool = False,
     progress: Progress | None = None,
@@ -81,15 +83,18 @@ def export_onnx(
 
     ``inputs`` gives shapes that the net's text does not (data layers) or that replace it;
     ``batch`` fixes the first axis, which is symbolic by default; ``keep_blobs`` makes blobs in
-    between outputs too; ``changes`` are made to the model, one after the other, before it is
-    checked and written (half precision, preprocessing, labels).
+    between outputs too.  ``fold`` moves BatchNorm and Scale into the layers before them;
+    ``changes`` are made to the model, one after the other, before it is checked and written (half
+    precision, preprocessing, labels).
 
     Raises ExportError for a layer that ONNX or this exporter does not know (by name, type and
     line), for weights that do not fit, and for an unknown blob; FileError where ``path`` exists
     and ``force`` is not given.
     """
     refuse_existing([path], force)
-    made = build(net, weights, opset=opset, inputs=inputs, batch=batch, keep_blobs=keep_blobs)
+    made = build(
+        net, weights, opset=opset, inputs=inputs, batch=batch, keep_blobs=keep_blobs, fold=fold
+    )
     model = made.model
     parameters = sum(a.size for a in model.initializers.values() if a.dtype.kind == "f")
     for change in changes:
@@ -127,6 +132,7 @@ def build(
     inputs: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     keep_blobs: Sequence[str] = (),
+    fold: bool = True,
 ) -> Export:
     """The ONNX model of ``net`` in memory, its weights still views; see :func:`export_onnx`."""
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -138,7 +144,9 @@ def build(
         dims, reason = fixed_dims(shapes), f"batch {batch} was asked for"
     kept, left_out = _sift(shapes)
     graph = _graph(shapes, kept, dims, match_weights(shapes, kept, weights), opset)
-    outputs = graph.finish(_outputs(shapes, kept, graph, keep_blobs))
+    blobs = _outputs(shapes, kept, graph, keep_blobs)
+    simplify(graph, [graph.tensors[blob] for blob in blobs], fold)
+    outputs = graph.finish(blobs)
     return Export(
         model=_model(net, graph, outputs),
         dynamic=not reason,

@@ -78,10 +78,14 @@ class Layer:
         return self.view.has(name)
 
     def params(self, name: str) -> Params:
-        """The view of one of the layer's messages, e.g. ``convolution_param``; empty if absent."""
+        """The view of one of the layer's messages, e.g. ``convolution_param``; empty if absent.
+
+        Messages that BVLC Caffe does not have are read through the schema of the forks.
+        """
         if name in load_schema().messages["LayerParameter"]:
             return self.view[name]
-        return Params(self.message.last(name), name, self._at)
+        field = load_schema("forks").messages["LayerParameter"].get(name)
+        return Params(self.message.last(name), field.type if field else name, self._at, "forks")
 
     @cached_property
     def specs(self) -> tuple[ParamSpec, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .base import LayerType, Shape, count, refuse, register, show
 from .window import conv_sizes, conv_window, deconv_sizes
 
@@ -26,6 +28,15 @@ def groups(layer, channels: int) -> int:
     return group
 
 
+def _attrs(window) -> dict:
+    return {
+        "kernel_shape": window.kernel,
+        "strides": window.stride,
+        "pads": window.pad * 2,
+        "dilations": window.dilation,
+    }
+
+
 class _Sliding(LayerType):
     """What convolution and deconvolution share: one top for each bottom, all alike, one kernel."""
 
@@ -33,6 +44,10 @@ class _Sliding(LayerType):
     gives = (1, None)
     paired = True
     operator = ""
+
+    def groups(self, layer, channels: int) -> int:
+        """Into how many groups the bottom's channels are divided."""
+        return groups(layer, channels)
 
     def _sizes(self, spatial: Shape, window) -> Shape:
         raise NotImplementedError
@@ -51,7 +66,7 @@ class _Sliding(LayerType):
                     "expected equal shapes",
                 )
         axis, window = conv_window(layer, first)
-        groups(layer, first[axis])
+        self.groups(layer, first[axis])
         sizes = self._sizes(first[axis + 1 :], window)
         return [first[:axis] + (channels_out(layer),) + sizes] * len(layer.tops)
 
@@ -59,7 +74,7 @@ class _Sliding(LayerType):
         axis, window = conv_window(layer, bottoms[0])
         channels, outputs = bottoms[0][axis], channels_out(layer)
         first, second = self._kernel_channels(channels, outputs)
-        kernel = (first, second // groups(layer, channels), *window.kernel)
+        kernel = (first, second // self.groups(layer, channels), *window.kernel)
         bias = layer.params("convolution_param")["bias_term"]
         return [kernel, (outputs,)] if bias else [kernel]
 
@@ -67,13 +82,7 @@ class _Sliding(LayerType):
         axis, window = conv_window(layer, g.bottom_shapes[0])
         if not window.kernel:
             g.unsupported(f"it has no spatial axis after axis {axis}")
-        attrs = {
-            "kernel_shape": window.kernel,
-            "strides": window.stride,
-            "pads": window.pad * 2,
-            "dilations": window.dilation,
-            "group": layer.params("convolution_param")["group"],
-        }
+        attrs = {**_attrs(window), "group": self.groups(layer, g.bottom_shapes[0][axis])}
         terms = [g.const(g.weight(0), "weight")]
         if g.has_weight(1):
             terms.append(g.const(g.weight(1), "bias"))
@@ -102,6 +111,26 @@ class Convolution(_Sliding):
 
 
 @register
+class DepthwiseConvolution(Convolution):
+    """A Convolution with kernels of its own for one channel each, as forks name it.
+
+    ConvolutionDepthwise always has one group for each channel, DepthwiseConvolution as many as
+    ``group`` says.
+    """
+
+    types = ("DepthwiseConvolution", "ConvolutionDepthwise")
+
+    def groups(self, layer, channels):
+        if layer.type == "DepthwiseConvolution":
+            return groups(layer, channels)
+        if channels_out(layer) % channels:
+            raise refuse(
+                layer, f"num_output {channels_out(layer)} must be a multiple of {channels} channels"
+            )
+        return channels
+
+
+@register
 class Deconvolution(_Sliding):
     """Kernel (channels, num_output / group, *kernel) and bias (num_output)."""
 
@@ -121,7 +150,7 @@ class Deconvolution(_Sliding):
 
 @register
 class Im2col(LayerType):
-    """The patches of a convolution as channels."""
+    """The patches of a convolution as channels; in ONNX a convolution that picks each tap."""
 
     types = ("Im2col",)
 
@@ -132,3 +161,11 @@ class Im2col(LayerType):
             raise refuse(layer, f"needs a spatial axis after axis {axis} of {show(bottom)}")
         sizes = conv_sizes(bottom[axis + 1 :], window)
         return [bottom[:axis] + (bottom[axis] * count(window.kernel),) + sizes]
+
+    def onnx(self, layer, g):
+        axis, window = conv_window(layer, g.bottom_shapes[0])
+        dims, channels, taps = g.bottom_dims[0], g.bottom_shapes[0][axis], count(window.kernel)
+        pick = np.concatenate([np.eye(taps).reshape(taps, 1, *window.kernel)] * channels)
+        bottom = g.reshape(g.input(), (g.size(dims[:axis]), *dims[axis:]))
+        top = g.node("Conv", [bottom, g.const(pick, "pick")], {**_attrs(window), "group": channels})
+        g.output(0, g.reshape(top, g.top_dims[0]) if axis != 1 else top)

@@ -104,8 +104,7 @@ class Slice(LayerType):
             return
         if not all(isinstance(dims[axis], int) for dims in g.top_dims):
             g.unsupported("it cuts the batch, which is symbolic; export a fixed batch")
-        sizes = g.ints([shape[axis] for shape in g.top_shapes], "sizes")
-        tops = g.node("Split", [g.input(), sizes], {"axis": axis}, n_outputs=parts)
+        tops = g.split(g.input(), [shape[axis] for shape in g.top_shapes], axis)
         for i, top in enumerate(tops):
             g.output(i, top)
 
@@ -182,7 +181,11 @@ class Filter(LayerType):
         return bottoms[:-1]
 
     def onnx(self, layer, g):
-        g.unsupported("how many items it passes depends on the data")
+        selector = g.reshape(g.input(len(layer.bottoms) - 1), g.bottom_dims[-1][:1])
+        passed = g.node("Cast", [selector], {"to": 9})  # TensorProto.BOOL
+        for i, dims in enumerate(g.top_dims):
+            top = g.node("Compress", [g.input(i), passed], {"axis": 0})
+            g.output(i, top, (None, *dims[1:]))
 
 
 @register

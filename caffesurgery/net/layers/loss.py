@@ -16,8 +16,18 @@ class Softmax(LayerType):
         return [bottoms[0]]
 
     def onnx(self, layer, g):
-        axis = axis_of(layer, g.bottom_shapes[0], layer.params("softmax_param")["axis"])
-        g.output(0, g.node("Softmax", [g.input()], {"axis": axis}))
+        shape = g.bottom_shapes[0]
+        axis = axis_of(layer, shape, layer.params("softmax_param")["axis"])
+        last = len(shape) - 1
+        if g.opset >= 13 or count(shape, axis + 1) == 1:
+            g.output(0, g.node("Softmax", [g.input()], {"axis": axis}))
+            return
+        # before opset 13 Softmax takes all axes from ``axis`` on as one
+        turn = [*(i for i in range(last + 1) if i != axis), axis]
+        back = sorted(range(last + 1), key=turn.__getitem__)
+        turned = g.node("Transpose", [g.input()], {"perm": turn})
+        top = g.node("Softmax", [turned], {"axis": last})
+        g.output(0, g.node("Transpose", [top], {"perm": back}))
 
 
 class _Loss(LayerType):

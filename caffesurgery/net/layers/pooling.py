@@ -79,8 +79,8 @@ def pool_onnx(g, method: str, window: Window, sizes: Shape) -> str:
     """
     if method == "MAX":
         return max_pool(g, window, sizes)
-    if method != "AVE":
-        g.unsupported(f"{method} pooling has no ONNX operator")
+    if method == "STOCHASTIC":
+        return _expected(g, window, sizes)
     spatial = g.bottom_shapes[0][2:]
     pads = end_pads(spatial, window, sizes)
     if any(end >= kernel for end, kernel in zip(pads, window.kernel)):
@@ -94,6 +94,16 @@ def pool_onnx(g, method: str, window: Window, sizes: Shape) -> str:
         return top
     factor = np.ones((1, 1)) if rows is None else rows[:, None]
     return g.node("Mul", [top, g.const(factor if columns is None else factor * columns, "clip")])
+
+
+def _expected(g, window: Window, sizes: Shape) -> str:
+    """Stochastic pooling in the TEST phase: the sum of squares over the sum of each window."""
+    attrs = _pool_attrs(window, end_pads(g.bottom_shapes[0][2:], window, sizes))
+    square = g.node("Mul", [g.input(), g.input()])
+    squares, mean = (g.node("AveragePool", [tensor], attrs) for tensor in (square, g.input()))
+    zero = g.const(0.0, "zero")
+    positive = g.node("Greater", [mean, zero])
+    return g.node("Where", [positive, g.node("Div", [squares, mean]), zero])
 
 
 def _shares(size: int, kernel: int, stride: int, pad: int, out: int) -> np.ndarray | None:

@@ -112,6 +112,14 @@ class _Recurrent(LayerType):
         raise NotImplementedError
 
 
+def _unit(g, cell: str, gates: list[str], cont: str) -> tuple[str, str]:
+    """The next cell and hidden state of an LSTM, from its cell and the gates i, f, o, g."""
+    write, keep, read = (g.node("Sigmoid", [gate]) for gate in gates[:3])
+    new = g.node("Mul", [write, g.node("Tanh", [gates[3]])])
+    cell = g.node("Add", [g.node("Mul", [g.node("Mul", [keep, cont]), cell]), new])
+    return cell, g.node("Mul", [read, g.node("Tanh", [cell])])
+
+
 @register
 class LSTM(_Recurrent):
     """Gates i, f, o, g: W_xc (4H, I), b_c (4H), W_xc_static (4H, S) if any, W_hc (4H, H)."""
@@ -124,13 +132,7 @@ class LSTM(_Recurrent):
         hidden, cell = before
         kept = g.node("Mul", [hidden, cont])
         gates = g.node("Gemm", [kept, matrices[0], given], {"transB": 1})
-        sizes = g.ints([dims[1]] * 4, "sizes")
-        gates = g.node("Split", [gates, sizes], {"axis": 1}, n_outputs=4)
-        write, keep, read = (g.node("Sigmoid", [gate]) for gate in gates[:3])
-        new = g.node("Mul", [write, g.node("Tanh", [gates[3]])])
-        old = g.node("Mul", [g.node("Mul", [keep, cont]), cell])
-        cell = g.node("Add", [old, new])
-        hidden = g.node("Mul", [read, g.node("Tanh", [cell])])
+        cell, hidden = _unit(g, cell, g.split(gates, [dims[1]] * 4, 1), cont)
         return [hidden, cell], [(g.node("Identity", [hidden]), dims)]
 
 
@@ -170,3 +172,9 @@ class LSTMUnit(LayerType):
             shapes = ", ".join(show(bottom) for bottom in bottoms)
             raise refuse(layer, f"expected 1xNxH, 1xNx4H and 1xN, met {shapes}")
         return [cell, cell]
+
+    def onnx(self, layer, g):
+        gates = g.split(g.input(1), [g.bottom_shapes[0][2]] * 4, 2)
+        cont = g.reshape(g.input(2), (*g.bottom_dims[2], 1))
+        for i, top in enumerate(_unit(g, g.input(0), gates, cont)):
+            g.output(i, top)
