@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 _API = (
     "Model",
     "apply",
+    "calibrate",
     "compare",
     "compress",
+    "estimate",
     "export_onnx",
     "inspect",
     "load",

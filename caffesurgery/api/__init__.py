@@ -10,7 +10,9 @@ Nothing is written but by ``save``, ``compress`` and ``export_onnx``, and those 
 none.
 """
 
+from .calibrate import calibrate
 from .compress import compress
+from .estimate import estimate
 from .model import Model, inspect, load
 from .onnx import compare, export_onnx
 from .save import file_names, save
@@ -20,8 +22,10 @@ __all__ = [
     "Model",
     "Result",
     "apply",
+    "calibrate",
     "compare",
     "compress",
+    "estimate",
     "export_onnx",
     "file_names",
     "inspect",

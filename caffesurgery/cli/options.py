@@ -155,6 +155,15 @@ ALSO = click.option(
 )
 
 
+PROFILE = click.option(
+    "--profile",
+    type=NotEmpty(),
+    default="caffe-cpu-avx512",
+    show_default=True,
+    help="Profile of the machine to predict for: a file that calibrate wrote, or a shipped name.",
+)
+
+
 def shapes(inputs) -> dict[str, tuple[int, ...]] | None:
     """The --input options as a dict; None without any."""
     names = [name for name, _ in inputs]

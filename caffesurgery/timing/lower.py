@@ -116,11 +116,10 @@ def lowers(*types: str) -> Callable[[Lower], Lower]:
     return enter
 
 
-@lowers("Convolution")
+@lowers("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise")
 def _convolution(entry, runtime):
     axis, window = conv_window(entry.layer, entry.bottoms[0])
-    group = entry.layer.params("convolution_param")["group"]
-    found = []
+    group, found = entry.bottoms[0][axis] // entry.params[0][1], []
     for bottom, top in zip(entry.bottoms, entry.tops):
         taps, pixels = prod(window.kernel), prod(top[axis + 1 :])
         direct = taps == 1 and set(window.stride) <= {1} and not any(window.pad)
@@ -203,12 +202,12 @@ def _lrn(entry, runtime):
     return [pool, work("exp", elements=elements), work("scale", 2, elements=elements)]
 
 
-@lowers("ReLU", "PReLU", "AbsVal", "Clip", "Threshold")
+@lowers("ReLU", "ReLU6", "PReLU", "AbsVal", "Clip", "Threshold")
 def _rectifier(entry, runtime):
     return [work("relu", elements=prod(entry.tops[0]))]
 
 
-@lowers("ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Exp", "Log", "Power")
+@lowers("ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Mish", "Exp", "Log", "Power")
 def _function(entry, runtime):
     plain = entry.layer.type == "Power" and entry.layer.params("power_param")["power"] == 1
     return [work("scale" if plain else "exp", elements=prod(entry.tops[0]))]
@@ -225,7 +224,10 @@ def _nothing(entry, runtime):
     return []
 
 
-@lowers("Concat", "Slice", "Crop", "Tile", "Filter", "BatchReindex", "Embed", "Reduction")
+@lowers(
+    "Concat", "Slice", "Crop", "Tile", "Filter", "BatchReindex", "Embed", "Reduction", "Permute",
+    "ShuffleChannel", "Reorg", "Upsample", "Interp",
+)  # fmt: skip
 def _moved(entry, runtime):
     read = prod(entry.bottoms[0]) if entry.layer.type == "Reduction" else 0
     return [work("copy", elements=sum(map(prod, entry.tops)) + read)]
@@ -237,7 +239,7 @@ def _im2col(entry, runtime):
     return [work("im2col", prod(entry.tops[0][:axis]), elements=prod(entry.tops[0][axis:]))]
 
 
-@lowers("BatchNorm")
+@lowers("BatchNorm", "BN", "Normalize")
 def _batchnorm(entry, runtime):
     return [work("batchnorm", elements=prod(entry.tops[0]))]
 
@@ -253,7 +255,7 @@ def _scale(entry, runtime):
     return [work("scale", 2 if biased else 1, elements=prod(entry.tops[0]))]
 
 
-@lowers("Eltwise")
+@lowers("Eltwise", "Axpy")
 def _eltwise(entry, runtime):
     return [work("eltwise", elements=sum(map(prod, entry.bottoms)))]
 

@@ -1,5 +1,6 @@
 """Reports as tables for people: the documented dicts in, rows of text out; nothing is computed."""
 
+from .cost import cost_table, profile_table
 from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table
 from .surgery import methods_table, operation_table, restoration_table
@@ -8,10 +9,12 @@ from .table import Table
 __all__ = [
     "Table",
     "comparison_table",
+    "cost_table",
     "export_table",
     "inspection_table",
     "methods_table",
     "operation_table",
+    "profile_table",
     "restoration_table",
     "zoo_table",
 ]
