@@ -12,7 +12,7 @@ import pytest
 from conftest import shared, shared_root
 from onnxnets import input_layer, layer, model_bytes, net_and_weights, relative, run, run_net
 
-from caffesurgery.errors import ExportError, FileError
+from caffesurgery.errors import ExportError, FileError, WeightsError
 from caffesurgery.export.model import NEWEST_OPSET, Model, Value
 from caffesurgery.export.onnx import build, export_onnx
 from caffesurgery.files import caffemodel
@@ -398,12 +398,12 @@ def test_layers_without_fitting_weights_are_named(tmp_path):
         r"(?s)few.caffemodel does not belong to chain.prototxt.*"
         r"no weights for 'bn' \(BatchNorm, line \d+\), 'f' \(InnerProduct"
     )
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(WeightsError, match=message):
         build(net, few)
     wrong = write_some(tmp_path / "wrong.caffemodel", c=[random(4, 3, 5, 5), random(4)])
-    with pytest.raises(ExportError, match="blob 0 is expected to be 4x3x3x3.* hold 4x3x5x5"):
+    with pytest.raises(WeightsError, match="blob 0 is expected to be 4x3x3x3.* hold 4x3x5x5"):
         build(net, wrong)
-    with pytest.raises(ExportError, match="has parameters but no weights are given"):
+    with pytest.raises(WeightsError, match="has parameters but no weights are given"):
         build(net, None)
 
 

@@ -1,10 +1,10 @@
-"""Prints how fast im2col writes columns: the C extension, NumPy and a memcpy of the same size.
+"""Prints how fast im2col and col2im are on every layer of the zoo, beside NumPy and plain copies.
 
-GB/s count the bytes of columns written, the best of several runs on one core; the last two columns
-say how far C is ahead of NumPy and how much of memcpy's speed it reaches.  It may pass memcpy,
-which also reads as much as it writes, while the image that C reads stays in the cache.
+GB/s count the bytes of columns, the best of several runs.  "copy" is this machine's copy bandwidth,
+measured on 256 MiB, far beyond its caches; a layer whose columns fit them may pass it.  NumPy is
+the copy from a strided view on the padded image that the C extension stands in for.
 
-    python tools/bench_im2col.py [--seconds 1]
+    python tools/bench_im2col.py [--seconds 0.1] [--threads 2] [--net alexnet]
 """
 
 from __future__ import annotations
@@ -18,15 +18,29 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from caffesurgery import zoo  # noqa: E402
 from caffesurgery.cost import im2col as module  # noqa: E402
+from caffesurgery.files.resources import resource  # noqa: E402
+from caffesurgery.net.layers.window import conv_window  # noqa: E402
+from caffesurgery.net.net import read_net  # noqa: E402
+from caffesurgery.net.shapes import infer  # noqa: E402
 
-LAYERS = [
-    # layer, (C, H, W), kernel, pad, stride
-    ("AlexNet conv1", (3, 227, 227), 11, 0, 4),
-    ("AlexNet conv2", (96, 27, 27), 5, 2, 1),
-    ("VGG16 conv1_2", (64, 224, 224), 3, 1, 1),
-    ("VGG16 conv3_1", (128, 56, 56), 3, 1, 1),
-]
+COPY_BYTES = 1 << 28
+
+
+def layers(names: list[str]) -> dict:
+    """(Shape of one image, window) -> name of the first layer of the zoo with these columns."""
+    found: dict = {}
+    for name in names:
+        shapes = infer(read_net(resource("models", name, "deploy.prototxt")), "TEST")
+        for entry in shapes.layers:
+            if entry.layer.type != "Convolution":
+                continue
+            axis, w = conv_window(entry.layer, entry.bottoms[0])
+            window = (w.kernel, w.pad, w.stride, w.dilation)
+            if set(w.kernel) | set(w.stride) != {1} or any(w.pad):
+                found.setdefault((entry.bottoms[0][axis:], window), f"{name} {entry.layer.name}")
+    return found
 
 
 def rate(call, nbytes: int, seconds: float) -> float:
@@ -39,31 +53,51 @@ def rate(call, nbytes: int, seconds: float) -> float:
     return nbytes / best / 1e9
 
 
-def measure(shape, kernel: int, pad: int, stride: int, seconds: float) -> list[float]:
-    """[C, NumPy, memcpy] in GB/s for one layer's float32 columns."""
+def measure(shape, window, threads: int, seconds: float) -> list[float]:
+    """GB/s of im2col in C, in C with threads, in NumPy, and of col2im in C and in NumPy."""
     image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    out = module.im2col(image, kernel, pad, stride)
-    other = np.empty_like(out)
-    pair = [(kernel, kernel), (pad, pad), (stride, stride), (1, 1)]
+    columns = module.im2col(image, *window)
+    c, many = (module.bind("im2col", image, columns, window, n) for n in (1, threads))
+    back = module.bind("col2im", image, columns, window)
     calls = [
-        lambda: module._im2col.im2col(image, out, *pair),
-        lambda: module._im2col_numpy(image, out, *pair),
-        lambda: np.copyto(other, out),
+        c,
+        many,
+        lambda: module._im2col_numpy(image, columns, *window),
+        back,
+        lambda: module._col2im_numpy(image, columns, *window),
     ]
-    return [rate(call, out.nbytes, seconds) for call in calls]
+    return [rate(call, columns.nbytes, seconds) for call in calls]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="time for each figure")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--seconds", type=float, default=0.1, help="time for each figure")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the second figure")
+    parser.add_argument("--net", help="only this net of the zoo")
+    options = parser.parse_args()
     if module.backend != "C":
         print("the C extension was not built: nothing to compare", file=sys.stderr)
         return 1
-    print(f"{'layer':<15}{'C GB/s':>9}{'NumPy':>9}{'memcpy':>9}{'C/NumPy':>9}{'C/memcpy':>10}")
-    for name, *layer in LAYERS:
-        c, numpy, copy = measure(*layer, seconds)
-        print(f"{name:<15}{c:9.2f}{numpy:9.2f}{copy:9.2f}{c / numpy:9.2f}{c / copy:10.2f}")
+    source = np.ones(COPY_BYTES // 4, np.float32)
+    target = np.ones_like(source)
+    copy = rate(lambda: np.copyto(target, source), COPY_BYTES, max(options.seconds, 0.5))
+    print(f"copy {copy:.2f} GB/s\n")
+    print(
+        f"{'layer':<34}{'columns':>10}{'C':>8}{'C x' + str(options.threads):>8}{'NumPy':>8}"
+        f"{'C/NumPy':>9}{'C/copy':>8}{'col2im':>8}{'/NumPy':>8}"
+    )
+    ratios = []
+    for (shape, window), name in layers([options.net] if options.net else zoo.names()).items():
+        c, many, numpy, back, back_numpy = measure(shape, window, options.threads, options.seconds)
+        high, wide = module.output_size(shape[1:], *window)
+        size = shape[0] * window[0][0] * window[0][1] * high * wide * 4
+        ratios.append((c / numpy, back / back_numpy))
+        print(
+            f"{name:<34}{size / 1e6:7.2f} MB{c:8.2f}{many:8.2f}{numpy:8.2f}{c / numpy:9.2f}"
+            f"{c / copy:8.2f}{back:8.2f}{back / back_numpy:8.2f}"
+        )
+    worst = [min(column) for column in zip(*ratios)]
+    print(f"\nslowest against NumPy: im2col {worst[0]:.2f}, col2im {worst[1]:.2f}")
     return 0
 
 

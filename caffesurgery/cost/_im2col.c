@@ -3,17 +3,41 @@
  * Both functions take an image (C x H x W or N x C x H x W) and its columns, float32 or float64,
  * C-contiguous, and write one from the other.  Row (c, kh, kw) of the columns holds what kernel
  * element (kh, kw) meets of channel c at every output position; positions in the padding are zero.
- * Sizes follow Caffe: out = floor((in + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1.
+ * Sizes follow Caffe: out = (in + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, in integers.
  *
  * The bounds are worked out once per kernel element instead of once per value: the positions that
- * fall inside the image form one range of rows and one of columns (struct span).
+ * fall inside the image form one range of rows and one of columns (struct span).  With a stride, the
+ * values of a channel are sorted by their phase first, so that all copies are of values that lie
+ * together.  Threads share the rows of im2col and the channels of col2im.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <limits.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#if defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#define HAVE_STREAM 1
+#else
+#define HAVE_STREAM 0
+#endif
+
+#ifndef _WIN32
+#include <pthread.h>
+#define HAVE_PTHREAD
+#endif
+
+/* How many threads a call can be given; their state lies on its stack. */
+#define MOST_THREADS 256
+/* Columns for which it is worth starting one more thread. */
+#define THREAD_BYTES (4 << 20)
+/* Columns that no cache holds until they are read: they are written past it. */
+#ifndef STREAM_BYTES
+#define STREAM_BYTES (20 << 20)
+#endif
 
 /* One axis.  Every value fits an int, as in Caffe, so int64 arithmetic on them cannot overflow. */
 struct axis {
@@ -28,6 +52,7 @@ struct span {
 struct plane {
     struct axis h, w;
     Py_ssize_t in_count, out_count; /* values in one channel of the image, in one row of columns */
+    Py_ssize_t part; /* values of an image's row with one x % stride; 0: not worth sorting */
 };
 
 static struct span
@@ -49,11 +74,79 @@ meet(const struct axis *axis, int64_t k)
     return span;
 }
 
-/* A row of columns up to this size is still in the nearest cache when it is touched again. */
-#define SHIFT_BYTES 16384
+/* What is still in the nearest cache when it is touched again. */
+#define NEAR_BYTES 16384
 
-/* DEFINE_KERNELS(T) makes im2col_T and col2im_T for one channel: image plane <-> kh * kw rows. */
+/* Everything one call needs, checked; the two buffers are held until release(). */
+struct job {
+    Py_buffer image, columns;
+    struct plane plane;
+    Py_ssize_t channels; /* over the whole batch: channels do not mix */
+    Py_ssize_t threads;
+    int stream;
+};
+
+#if HAVE_STREAM
+/* A copy that does not fetch the target's cache lines before it writes them. */
+static void
+stream(void *target, const void *source, size_t bytes)
+{
+    char *to = target;
+    const char *from = source;
+    size_t head = (size_t)(-(uintptr_t)to % sizeof(__m128i));
+
+    head = head < bytes ? head : bytes;
+    memcpy(to, from, head);
+    for (to += head, from += head, bytes -= head; bytes >= 16; to += 16, from += 16, bytes -= 16) {
+        _mm_stream_si128((__m128i *)(void *)to, _mm_loadu_si128((const __m128i *)(const void *)from));
+    }
+    memcpy(to, from, bytes);
+}
+#else
+#define stream memcpy
+#define _mm_sfence()
+#endif
+
+/* DEFINE_KERNELS(T): im2col_T and col2im_T, what one thread does of a job. */
 #define DEFINE_KERNELS(T)                                                                          \
+    /* Every step-th value; the strides that nets use are constants for the compiler. */           \
+    static inline void every_##T(T *restrict to, const T *restrict from, Py_ssize_t count,         \
+                                 Py_ssize_t step)                                                  \
+    {                                                                                              \
+        Py_ssize_t i;                                                                              \
+                                                                                                   \
+        for (i = 0; i < count; i++) {                                                              \
+            to[i] = from[i * step];                                                                \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void take_##T(T *to, const T *from, Py_ssize_t count, Py_ssize_t step)                  \
+    {                                                                                              \
+        if (step == 1) {                                                                           \
+            memcpy(to, from, (size_t)count * sizeof(T));                                           \
+        } else if (step == 2) {                                                                    \
+            every_##T(to, from, count, 2);                                                         \
+        } else if (step == 4) {                                                                    \
+            every_##T(to, from, count, 4);                                                         \
+        } else {                                                                                   \
+            every_##T(to, from, count, step);                                                      \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    /* The plane with each row's values sorted by x % stride: what a kernel element meets of a     \
+       row then lies together. */                                                                  \
+    static void sort_##T(const T *image, T *sorted, const struct plane *p)                         \
+    {                                                                                              \
+        const Py_ssize_t step = (Py_ssize_t)p->w.stride, width = (Py_ssize_t)p->w.size;            \
+        Py_ssize_t y, phase;                                                                       \
+                                                                                                   \
+        for (y = 0; y < p->h.size; y++, image += width) {                                          \
+            for (phase = 0; phase < step; phase++, sorted += p->part) {                            \
+                take_##T(sorted, image + phase, (width - phase + step - 1) / step, step);          \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
     /* Stride 1 and out.w == in.w: a row of columns is the plane shifted, so one copy does; what   \
        it carries around the ends of the image's rows is padding and is cleared afterwards. */     \
     static void shift_##T(const T *image, T *row, const struct plane *p, struct span y,            \
@@ -75,99 +168,126 @@ meet(const struct axis *axis, int64_t k)
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    /* Every step-th value; the strides that nets use are constants for the compiler. */           \
-    static inline void every_##T(T *restrict to, const T *restrict from, Py_ssize_t count,         \
-                                 Py_ssize_t step)                                                  \
+    /* Output rows begin..end - 1 into ``to``; ``sorted`` is NULL, or the plane as sort_T leaves    \
+       it. */                                                                                      \
+    static void gather_##T(const T *image, const T *sorted, T *to, const struct plane *p,          \
+                           struct span y, struct span x, Py_ssize_t begin, Py_ssize_t end)         \
     {                                                                                              \
-        Py_ssize_t i;                                                                              \
-                                                                                                   \
-        for (i = 0; i < count; i++) {                                                              \
-            to[i] = from[i * step];                                                                \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    static void take_##T(T *to, const T *from, Py_ssize_t count, Py_ssize_t step)                  \
-    {                                                                                              \
-        if (step == 2) {                                                                           \
-            every_##T(to, from, count, 2);                                                         \
-        } else if (step == 4) {                                                                    \
-            every_##T(to, from, count, 4);                                                         \
-        } else {                                                                                   \
-            every_##T(to, from, count, step);                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    static void gather_##T(const T *image, T *row, const struct plane *p, struct span y,           \
-                           struct span x)                                                          \
-    {                                                                                              \
-        const Py_ssize_t width = (Py_ssize_t)p->w.out, step = (Py_ssize_t)p->w.stride;             \
+        const Py_ssize_t width = (Py_ssize_t)p->w.out, stride = (Py_ssize_t)p->w.stride;           \
+        const Py_ssize_t left = x.first * stride + x.offset, count = x.last - x.first;             \
+        const Py_ssize_t step = sorted == NULL ? stride : 1;                                       \
+        const Py_ssize_t pitch = sorted == NULL ? (Py_ssize_t)p->w.size : stride * p->part;        \
+        const T *from = sorted == NULL ? image + left                                              \
+                                       : sorted + left % stride * p->part + left / stride;         \
         Py_ssize_t oy, ox;                                                                         \
                                                                                                    \
-        memset(row, 0, (size_t)(y.first * width) * sizeof(T));                                     \
-        for (oy = y.first; oy < y.last; oy++) {                                                    \
-            T *to = row + oy * width;                                                              \
-            const T *from = image + (oy * (Py_ssize_t)p->h.stride + y.offset) * p->w.size;         \
+        for (oy = begin; oy < end; oy++, to += width) {                                            \
+            if (oy < y.first || oy >= y.last) {                                                    \
+                memset(to, 0, (size_t)width * sizeof(T));                                          \
+                continue;                                                                          \
+            }                                                                                      \
             for (ox = 0; ox < x.first; ox++) {                                                     \
                 to[ox] = 0;                                                                        \
             }                                                                                      \
-            if (step == 1) {                                                                       \
-                memcpy(to + x.first, from + (x.first + x.offset),                                  \
-                       (size_t)(x.last - x.first) * sizeof(T));                                    \
-            } else {                                                                               \
-                take_##T(to + x.first, from + (x.first * step + x.offset), x.last - x.first, step);\
-            }                                                                                      \
+            take_##T(to + x.first, from + (oy * (Py_ssize_t)p->h.stride + y.offset) * pitch,       \
+                     count, step);                                                                 \
             for (ox = x.last; ox < width; ox++) {                                                  \
                 to[ox] = 0;                                                                        \
             }                                                                                      \
         }                                                                                          \
-        memset(row + y.last * width, 0, (size_t)(p->out_count - y.last * width) * sizeof(T));      \
     }                                                                                              \
                                                                                                    \
-    static void im2col_##T(const void *source, void *target, const struct plane *p)                \
+    /* One row of columns, which meets the image somewhere: there at once, or, where it is to be   \
+       streamed, in pieces that are made in ``near``. */                                           \
+    static void row_##T(const T *image, const T *sorted, T *row, T *near, const struct plane *p,   \
+                        struct span y, struct span x)                                              \
     {                                                                                              \
+        const Py_ssize_t width = (Py_ssize_t)p->w.out, high = (Py_ssize_t)p->h.out;                \
+        const Py_ssize_t room = NEAR_BYTES / (Py_ssize_t)sizeof(T);                                \
+        const Py_ssize_t band = near == NULL ? high : room / width;                                \
         const int shifted = p->h.stride == 1 && p->w.stride == 1 && p->w.out == p->w.size &&       \
-                            p->out_count <= SHIFT_BYTES / (Py_ssize_t)sizeof(T);                   \
-        T *row = target;                                                                           \
-        int64_t ky, kx;                                                                            \
+                            p->out_count <= room;                                                  \
+        Py_ssize_t oy, end;                                                                        \
                                                                                                    \
-        for (ky = 0; ky < p->h.kernel; ky++) {                                                     \
-            const struct span y = meet(&p->h, ky);                                                 \
-            for (kx = 0; kx < p->w.kernel; kx++, row += p->out_count) {                            \
-                const struct span x = meet(&p->w, kx);                                             \
-                if (y.first == y.last || x.first == x.last) {                                      \
-                    memset(row, 0, (size_t)p->out_count * sizeof(T));                              \
-                } else if (shifted) {                                                              \
-                    shift_##T(source, row, p, y, x);                                               \
-                } else {                                                                           \
-                    gather_##T(source, row, p, y, x);                                              \
-                }                                                                                  \
+        for (oy = 0; oy < high; oy = end) {                                                        \
+            T *to = near == NULL ? row + oy * width : near;                                        \
+            end = oy + band < high ? oy + band : high;                                             \
+            if (shifted) {                                                                         \
+                shift_##T(image, to, p, y, x);                                                     \
+            } else {                                                                               \
+                gather_##T(image, sorted, to, p, y, x, oy, end);                                   \
+            }                                                                                      \
+            if (near != NULL) {                                                                    \
+                stream(row + oy * width, near, (size_t)((end - oy) * width) * sizeof(T));          \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    static void col2im_##T(const void *source, void *target, const struct plane *p)                \
+    /* Kernel rows first..last - 1, counted through all channels. */                               \
+    static void im2col_##T(const struct job *job, Py_ssize_t first, Py_ssize_t last)               \
     {                                                                                              \
-        const Py_ssize_t step = (Py_ssize_t)p->w.stride;                                           \
-        const T *row = source;                                                                     \
-        T *image = target;                                                                         \
-        int64_t ky, kx;                                                                            \
-        Py_ssize_t oy, ox;                                                                         \
+        const struct plane *p = &job->plane;                                                       \
+        const Py_ssize_t high = (Py_ssize_t)p->h.kernel, wide = (Py_ssize_t)p->w.kernel;           \
+        T near[NEAR_BYTES / sizeof(T)];                                                            \
+        T *row = (T *)job->columns.buf + first * wide * p->out_count;                              \
+        T *sorted = p->part ? malloc((size_t)(p->h.size * p->w.stride * p->part) * sizeof(T))      \
+                            : NULL; /* without memory the values are gathered one by one */        \
+        Py_ssize_t unit, kx, met = -1;                                                             \
                                                                                                    \
-        memset(image, 0, (size_t)p->in_count * sizeof(T));                                         \
-        for (ky = 0; ky < p->h.kernel; ky++) {                                                     \
-            const struct span y = meet(&p->h, ky);                                                 \
-            for (kx = 0; kx < p->w.kernel; kx++, row += p->out_count) {                            \
+        for (unit = first; unit < last; unit++) {                                                  \
+            const struct span y = meet(&p->h, unit % high);                                        \
+            const T *image = (const T *)job->image.buf + unit / high * p->in_count;                \
+            if (sorted != NULL && met != unit / high) {                                            \
+                met = unit / high;                                                                 \
+                sort_##T(image, sorted, p);                                                        \
+            }                                                                                      \
+            for (kx = 0; kx < wide; kx++, row += p->out_count) {                                   \
                 const struct span x = meet(&p->w, kx);                                             \
-                for (oy = y.first; oy < y.last; oy++) {                                            \
-                    const T *from = row + oy * p->w.out;                                           \
-                    T *to = image + (oy * (Py_ssize_t)p->h.stride + y.offset) * p->w.size;         \
-                    if (step == 1) {                                                               \
-                        for (ox = x.first; ox < x.last; ox++) {                                    \
-                            to[ox + x.offset] += from[ox];                                         \
-                        }                                                                          \
-                    } else {                                                                       \
-                        for (ox = x.first; ox < x.last; ox++) {                                    \
-                            to[ox * step + x.offset] += from[ox];                                  \
+                if (y.first == y.last || x.first == x.last) {                                      \
+                    memset(row, 0, (size_t)p->out_count * sizeof(T));                              \
+                } else {                                                                           \
+                    row_##T(image, sorted, row, job->stream ? near : NULL, p, y, x);               \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        _mm_sfence();                                                                              \
+        free(sorted);                                                                              \
+    }                                                                                              \
+                                                                                                   \
+    static inline void add_##T(T *restrict to, const T *restrict from, Py_ssize_t count,           \
+                               Py_ssize_t step)                                                    \
+    {                                                                                              \
+        Py_ssize_t i;                                                                              \
+                                                                                                   \
+        for (i = 0; i < count; i++) {                                                              \
+            to[i * step] += from[i];                                                               \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    /* Channels first..last - 1. */                                                                \
+    static void col2im_##T(const struct job *job, Py_ssize_t first, Py_ssize_t last)               \
+    {                                                                                              \
+        const struct plane *p = &job->plane;                                                       \
+        const Py_ssize_t step = (Py_ssize_t)p->w.stride, width = (Py_ssize_t)p->w.out;             \
+        const Py_ssize_t high = (Py_ssize_t)p->h.kernel, wide = (Py_ssize_t)p->w.kernel;           \
+        const T *row = (const T *)job->columns.buf + first * high * wide * p->out_count;           \
+        T *image = (T *)job->image.buf + first * p->in_count;                                      \
+        Py_ssize_t c, ky, kx, oy;                                                                  \
+                                                                                                   \
+        memset(image, 0, (size_t)((last - first) * p->in_count) * sizeof(T));                      \
+        for (c = first; c < last; c++, image += p->in_count) {                                     \
+            for (ky = 0; ky < high; ky++) {                                                        \
+                const struct span y = meet(&p->h, ky);                                             \
+                for (kx = 0; kx < wide; kx++, row += p->out_count) {                               \
+                    const struct span x = meet(&p->w, kx);                                         \
+                    const Py_ssize_t begin = x.first * step + x.offset, count = x.last - x.first;  \
+                    for (oy = y.first; oy < y.last && count > 0; oy++) {                           \
+                        const T *from = row + oy * width + x.first;                                \
+                        T *to = image + (oy * (Py_ssize_t)p->h.stride + y.offset) * p->w.size;     \
+                        if (step == 1) {                                                           \
+                            add_##T(to + begin, from, count, 1);                                   \
+                        } else {                                                                   \
+                            add_##T(to + begin, from, count, step);                                \
                         }                                                                          \
                     }                                                                              \
                 }                                                                                  \
@@ -178,12 +298,61 @@ meet(const struct axis *axis, int64_t k)
 DEFINE_KERNELS(float)
 DEFINE_KERNELS(double)
 
-/* Everything one call needs, checked; the two buffers are held until release(). */
-struct job {
-    Py_buffer image, columns;
-    struct plane plane;
-    Py_ssize_t channels; /* over the whole batch: channels do not mix */
+/* A range of a job's units for one thread. */
+struct share {
+    void (*work)(const struct job *, Py_ssize_t, Py_ssize_t);
+    const struct job *job;
+    Py_ssize_t first, last;
 };
+
+static void *
+work(void *argument)
+{
+    const struct share *share = argument;
+
+    share->work(share->job, share->first, share->last);
+    return NULL;
+}
+
+/* Units 0..units - 1, in as many threads as were asked for and are worth starting. */
+static void
+work_in_threads(const struct job *job, void (*kernel)(const struct job *, Py_ssize_t, Py_ssize_t),
+                Py_ssize_t units)
+{
+    struct share shares[MOST_THREADS];
+    const Py_ssize_t worth = 1 + job->columns.len / THREAD_BYTES;
+    Py_ssize_t count = job->threads < units ? job->threads : units, i;
+
+    count = worth < count ? worth : count;
+    for (i = 0; i < count; i++) {
+        shares[i].work = kernel;
+        shares[i].job = job;
+        shares[i].first = units / count * i + (i < units % count ? i : units % count);
+        shares[i].last = shares[i].first + units / count + (i < units % count);
+    }
+#ifdef HAVE_PTHREAD
+    {
+        pthread_t threads[MOST_THREADS];
+        int started[MOST_THREADS];
+
+        for (i = 1; i < count; i++) {
+            started[i] = pthread_create(&threads[i], NULL, work, &shares[i]) == 0;
+        }
+        work(&shares[0]);
+        for (i = 1; i < count; i++) {
+            if (started[i]) {
+                pthread_join(threads[i], NULL);
+            } else {
+                work(&shares[i]);
+            }
+        }
+    }
+#else
+    for (i = 0; i < count; i++) {
+        work(&shares[i]);
+    }
+#endif
+}
 
 /* 'f' or 'd' for a native float32 or float64 buffer, 0 for anything else. */
 static char
@@ -218,12 +387,12 @@ check_axis(struct axis *axis, const char *name)
     }
     room = axis->size + 2 * axis->pad;
     extent = axis->dilation * (axis->kernel - 1) + 1;
-    if (extent > room) {
+    if (extent - room >= axis->stride) {
         PyErr_Format(PyExc_ValueError, "%s: the kernel covers %lld, the padded input is %lld",
                      name, (long long)extent, (long long)room);
         return -1;
     }
-    axis->out = (room - extent) / axis->stride + 1;
+    axis->out = (room - extent) / axis->stride + 1; /* rounds towards zero, as Caffe's does */
     return 0;
 }
 
@@ -269,6 +438,13 @@ check_buffers(struct job *job)
                      columns->len);
         return -1;
     }
+    job->stream = HAVE_STREAM && expected > STREAM_BYTES &&
+                  plane->w.out <= NEAR_BYTES / (int64_t)image->itemsize;
+    plane->part = 0;
+    if (plane->w.stride > 1 && plane->w.stride <= plane->w.size &&
+        plane->h.kernel * plane->w.kernel * plane->out_count > 2 * plane->in_count) {
+        plane->part = (Py_ssize_t)((plane->w.size + plane->w.stride - 1) / plane->w.stride);
+    }
     if (image_at < columns_at + columns->len && columns_at < image_at + image->len) {
         PyErr_SetString(PyExc_ValueError, "image and columns share memory");
         return -1;
@@ -287,12 +463,12 @@ static int
 prepare(struct job *job, PyObject *args, int image_is_target)
 {
     PyObject *image, *columns;
-    Py_ssize_t k[2], p[2], s[2], d[2];
+    Py_ssize_t k[2], p[2], s[2], d[2], threads = 1;
     const int read = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT, write = read | PyBUF_WRITABLE;
     const Py_ssize_t *shape;
 
-    if (!PyArg_ParseTuple(args, "OO(nn)(nn)(nn)(nn)", &image, &columns, &k[0], &k[1], &p[0], &p[1],
-                          &s[0], &s[1], &d[0], &d[1])) {
+    if (!PyArg_ParseTuple(args, "OO(nn)(nn)(nn)(nn)|n", &image, &columns, &k[0], &k[1], &p[0], &p[1],
+                          &s[0], &s[1], &d[0], &d[1], &threads)) {
         return -1;
     }
     if (PyObject_GetBuffer(image, &job->image, image_is_target ? write : read) < 0) {
@@ -307,6 +483,11 @@ prepare(struct job *job, PyObject *args, int image_is_target)
         goto refuse;
     }
     shape = job->image.shape + job->image.ndim - 3;
+    if (threads < 1 || threads > MOST_THREADS) {
+        PyErr_Format(PyExc_ValueError, "threads is %zd, it must be 1 to %d", threads, MOST_THREADS);
+        goto refuse;
+    }
+    job->threads = threads;
     job->channels = job->image.ndim == 4 ? shape[-1] * shape[0] : shape[0];
     job->plane.h = (struct axis){shape[1], k[0], p[0], s[0], d[0], 0};
     job->plane.w = (struct axis){shape[2], k[1], p[1], s[1], d[1], 0};
@@ -334,17 +515,12 @@ run(PyObject *args, int image_is_target)
     Py_BEGIN_ALLOW_THREADS
     {
         const int single = job.image.itemsize == sizeof(float);
-        const Py_ssize_t image_step = job.image.len / job.channels;
-        const Py_ssize_t columns_step = job.columns.len / job.channels;
-        char *image = job.image.buf, *columns = job.columns.buf;
-        Py_ssize_t c;
 
-        for (c = 0; c < job.channels; c++, image += image_step, columns += columns_step) {
-            if (image_is_target) {
-                (single ? col2im_float : col2im_double)(columns, image, &job.plane);
-            } else {
-                (single ? im2col_float : im2col_double)(image, columns, &job.plane);
-            }
+        if (image_is_target) {
+            work_in_threads(&job, single ? col2im_float : col2im_double, job.channels);
+        } else {
+            work_in_threads(&job, single ? im2col_float : im2col_double,
+                            job.channels * (Py_ssize_t)job.plane.h.kernel);
         }
     }
     Py_END_ALLOW_THREADS
@@ -366,9 +542,11 @@ col2im(PyObject *Py_UNUSED(module), PyObject *args)
 
 static PyMethodDef methods[] = {
     {"im2col", im2col, METH_VARARGS,
-     "im2col(image, columns, (kh, kw), (ph, pw), (sh, sw), (dh, dw)): fills columns from image."},
+     "im2col(image, columns, (kh, kw), (ph, pw), (sh, sw), (dh, dw), threads=1): "
+     "fills columns from image."},
     {"col2im", col2im, METH_VARARGS,
-     "col2im(image, columns, (kh, kw), (ph, pw), (sh, sw), (dh, dw)): fills image from columns."},
+     "col2im(image, columns, (kh, kw), (ph, pw), (sh, sw), (dh, dw), threads=1): "
+     "fills image from columns."},
     {NULL, NULL, 0, NULL},
 };
 

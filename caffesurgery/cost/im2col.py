@@ -1,8 +1,8 @@
 """Caffe's im2col and col2im: an image to the matrix whose GEMM is a convolution, and back.
 
 An array (C, H, W) or (N, C, H, W) of float32 or float64 goes in, columns (C*kh*kw, Ho*Wo) or
-(N, C*kh*kw, Ho*Wo) come out, in Caffe's order and with its floor arithmetic; ``col2im`` adds the
-columns up again (the gradient of ``im2col``).  The C extension ``caffesurgery._im2col`` does it
+(N, C*kh*kw, Ho*Wo) come out, in Caffe's order and with its arithmetic; ``col2im`` adds the columns
+up again (the gradient of ``im2col``).  The C extension ``caffesurgery._im2col`` does it
 without the GIL; where it was not built, or with ``CAFFESURGERY_PURE=1`` in the environment, NumPy
 does it with results equal to the bit.  ``backend`` says which: ``"C"`` or ``"NumPy"``.
 """
@@ -13,6 +13,7 @@ import operator
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Union
 
 import numpy as np
@@ -31,32 +32,39 @@ backend = "NumPy" if _im2col is None else "C"
 Pair = Union[int, Sequence[int]]  # one value for both axes, or (height, width)
 
 _LIMIT = 2**31 - 1  # Caffe keeps every size in a C int
+MOST_THREADS = 256
+"""How many threads one call can be given; the C extension keeps their state on its stack."""
 
 
 def output_size(
     size: Pair, kernel: Pair, pad: Pair = 0, stride: Pair = 1, dilation: Pair = 1
 ) -> tuple[int, int]:
-    """(Ho, Wo) = floor((in + 2 pad - (dilation (kernel - 1) + 1)) / stride) + 1, as in Caffe.
+    """(Ho, Wo), each (in + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1 in C's integers.
 
-    Raises NetError where a size is out of range or the kernel does not fit the padded input.
+    C's division rounds towards zero: a kernel that covers less than one stride more than the
+    padded input still has one window, as in Caffe.  Raises NetError where a size is out of range
+    or no window is left.
     """
     names = ("size", "kernel", "pad", "stride", "dilation")
     pairs = [_pair(v, n) for v, n in zip((size, kernel, pad, stride, dilation), names)]
-    out = []
-    for side, *values in zip(("height", "width"), *pairs):
-        for name, value in zip(names, values):
-            low = 0 if name == "pad" else 1
-            if not low <= value <= _LIMIT:
-                raise NetError(f"{side}: {name} is {value}, it must be {low} to {_LIMIT}")
-        n, k, p, s, d = values
-        room, extent = n + 2 * p, d * (k - 1) + 1
-        if extent > room:
-            raise NetError(
-                f"{side}: kernel {k} with dilation {d} covers {extent} values, the input of {n} "
-                f"padded by {p} has only {room}; use a smaller kernel or more padding"
-            )
-        out.append((room - extent) // s + 1)
-    return out[0], out[1]
+    high, wide = (windows(*values, side) for side, *values in zip(("height", "width"), *pairs))
+    return high, wide
+
+
+def windows(size: int, kernel: int, pad: int, stride: int, dilation: int, side: str) -> int:
+    """How many windows one axis has; NetError, naming ``side``, where it has none."""
+    given = {"size": size, "kernel": kernel, "pad": pad, "stride": stride, "dilation": dilation}
+    for name, value in given.items():
+        low = 0 if name == "pad" else 1
+        if not low <= value <= _LIMIT:
+            raise NetError(f"{side}: {name} is {value}, it must be {low} to {_LIMIT}")
+    room, extent = size + 2 * pad, dilation * (kernel - 1) + 1
+    if extent - room >= stride:
+        raise NetError(
+            f"{side}: kernel {kernel} with dilation {dilation} covers {extent} values, the input "
+            f"of {size} padded by {pad} has only {room}; use a smaller kernel or more padding"
+        )
+    return max(room - extent, 0) // stride + 1
 
 
 def im2col(
@@ -66,19 +74,20 @@ def im2col(
     stride: Pair = 1,
     dilation: Pair = 1,
     out: np.ndarray | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """The columns of ``image``: row (c, kh, kw) is what that kernel element meets of channel c.
 
     ``image`` is (C, H, W) or (N, C, H, W), float32 or float64; the columns are (C*kh*kw, Ho*Wo) or
     (N, C*kh*kw, Ho*Wo) of the same dtype, padding is zero.  ``out``, C-contiguous and of that shape
-    and dtype, is filled and returned.  Raises NetError for a geometry that Caffe would refuse and
-    SurgeryError for arrays that do not fit.
+    and dtype, is filled and returned.  ``threads`` is how many may share the work, which NumPy
+    does alone.  Raises NetError for a geometry that Caffe would refuse and SurgeryError for arrays
+    that do not fit.
     """
     image = _array(image, "image", (3, 4))
     window, shape = _geometry(image.shape, kernel, pad, stride, dilation)
     out = _target(out, shape, image)
-    fill = _im2col_numpy if _im2col is None else _im2col.im2col
-    fill(image, out, *window)
+    bind("im2col", image, out, window, threads)()
     return out
 
 
@@ -90,11 +99,13 @@ def col2im(
     stride: Pair = 1,
     dilation: Pair = 1,
     out: np.ndarray | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """The image of ``shape`` (C, H, W) or (N, C, H, W) whose pixels are sums over ``columns``.
 
     Takes what ``im2col`` returns for that shape; each pixel is the sum of its copies in the
-    columns, added up in Caffe's order (kh, then kw).  ``out`` and errors as in ``im2col``.
+    columns, added up in Caffe's order (kh, then kw).  ``out``, ``threads`` and errors as in
+    ``im2col``.
     """
     shape = tuple(_index(v, "shape") for v in shape)
     if len(shape) not in (3, 4):
@@ -106,9 +117,22 @@ def col2im(
             f"the columns are {columns.shape}; an image {shape} under this kernel has {expected}"
         )
     out = _target(out, shape, columns)
-    add = _col2im_numpy if _im2col is None else _im2col.col2im
-    add(out, columns, *window)
+    bind("col2im", out, columns, window, threads)()
     return out
+
+
+def bind(name: str, image: np.ndarray, columns: np.ndarray, window, threads: int = 1):
+    """One call of 'im2col' or 'col2im' on arrays that fit, as a function without arguments.
+
+    ``window`` is (kernel, pad, stride, dilation), each a tuple with one entry for each spatial
+    axis; the C extension takes two of them, NumPy any number.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise SurgeryError(f"threads is {threads}, it must be 1 to {MOST_THREADS}")
+    if _im2col is None or len(window[0]) != 2:
+        work = {"im2col": _im2col_numpy, "col2im": _col2im_numpy}[name]
+        return partial(work, image, columns, *window)
+    return partial(getattr(_im2col, name), image, columns, *window, threads)
 
 
 def by_group(columns: np.ndarray, group: int) -> np.ndarray:
@@ -184,15 +208,18 @@ def _allocate(make, shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def _im2col_numpy(image, columns, kernel, pad, stride, dilation) -> None:
     """Fills ``columns`` from a strided view on the padded image."""
-    *lead, height, width = image.shape
-    padded = _allocate(np.zeros, (*lead, height + 2 * pad[0], width + 2 * pad[1]), image.dtype)
-    padded[..., pad[0] : pad[0] + height, pad[1] : pad[1] + width] = image
-    size = output_size((height, width), kernel, pad, stride, dilation)
-    *outer, down, right = padded.strides
+    padded, inside, size = _padded(image, kernel, pad, stride, dilation)
+    padded[inside] = image
+    axes = len(kernel)
+    steps = padded.strides[-axes:]
     windows = np.lib.stride_tricks.as_strided(
         padded,
-        (*lead, *kernel, *size),
-        (*outer, down * dilation[0], right * dilation[1], down * stride[0], right * stride[1]),
+        (*padded.shape[:-axes], *kernel, *size),
+        (
+            *padded.strides[:-axes],
+            *(step * d for step, d in zip(steps, dilation)),
+            *(step * s for step, s in zip(steps, stride)),
+        ),
         writeable=False,
     )
     np.copyto(columns.reshape(windows.shape), windows)
@@ -200,13 +227,24 @@ def _im2col_numpy(image, columns, kernel, pad, stride, dilation) -> None:
 
 def _col2im_numpy(image, columns, kernel, pad, stride, dilation) -> None:
     """Adds ``columns`` up into ``image``, one kernel element after the other."""
-    *lead, height, width = image.shape
-    padded = _allocate(np.zeros, (*lead, height + 2 * pad[0], width + 2 * pad[1]), image.dtype)
-    high, wide = output_size((height, width), kernel, pad, stride, dilation)
-    windows = columns.reshape(*lead, *kernel, high, wide)
-    for y in range(kernel[0]):
-        rows = slice(y * dilation[0], y * dilation[0] + (high - 1) * stride[0] + 1, stride[0])
-        for x in range(kernel[1]):
-            cols = slice(x * dilation[1], x * dilation[1] + (wide - 1) * stride[1] + 1, stride[1])
-            padded[..., rows, cols] += windows[..., y, x, :, :]
-    image[...] = padded[..., pad[0] : pad[0] + height, pad[1] : pad[1] + width]
+    padded, inside, size = _padded(image, kernel, pad, stride, dilation)
+    windows = columns.reshape(*image.shape[: -len(kernel)], *kernel, *size)
+    for taps in np.ndindex(*kernel):
+        meet = tuple(
+            slice(tap * d, tap * d + (count - 1) * s + 1, s)
+            for tap, d, count, s in zip(taps, dilation, size, stride)
+        )
+        part = (Ellipsis, *taps, *(slice(None),) * len(size))
+        padded[(Ellipsis, *meet)] += windows[part]
+    image[...] = padded[inside]
+
+
+def _padded(image, kernel, pad, stride, dilation):
+    """(Zeros around the image as far as any window reaches, where the image lies, windows)."""
+    axes = len(kernel)
+    spatial = image.shape[-axes:]
+    size = tuple(windows(*axis, "axis") for axis in zip(spatial, kernel, pad, stride, dilation))
+    reach = (d * (k - 1) + (n - 1) * s + 1 for k, n, s, d in zip(kernel, size, stride, dilation))
+    extents = (max(n + 2 * p, r) for n, p, r in zip(spatial, pad, reach))
+    zeros = _allocate(np.zeros, (*image.shape[:-axes], *extents), image.dtype)
+    return zeros, (Ellipsis, *(slice(p, p + n) for p, n in zip(pad, spatial))), size

@@ -14,11 +14,11 @@ from ..errors import ExportError, suggest
 from ..files.atomic import refuse_existing, writing
 from ..net.layers import lookup
 from ..net.shapes import NetShapes, infer
+from ..net.weights import match_weights, unused_weights
 from .batch import fixed_dims, is_input, symbolic_dims
 from .graph import Dims, Graph, LayerGraph, reads
 from .model import NEWEST_OPSET, Model, Value
 from .simplify import simplify
-from .weights import match_weights, unused_weights
 
 OLDEST_OPSET = 11
 """Since opset 11 Pad, Clip and TopK take their numbers as inputs."""
@@ -88,8 +88,8 @@ def export_onnx(
     precision, preprocessing, labels).
 
     Raises ExportError for a layer that ONNX or this exporter does not know (by name, type and
-    line), for weights that do not fit, and for an unknown blob; FileError where ``path`` exists
-    and ``force`` is not given.
+    line) and for an unknown blob, WeightsError for weights that do not fit, FileError where
+    ``path`` exists and ``force`` is not given.
     """
     refuse_existing([path], force)
     made = build(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import VerifyError
+from ..forward.loss import label_ranks
 
 _TOP = 5
 
@@ -102,16 +103,6 @@ class Tally:
             top5=top5,
             not_finite=(int(self._not_finite[0]), int(self._not_finite[1])),
         )
-
-
-def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes (of N x C) come before the label; of equal scores, the later class does.
-
-    Caffe's Accuracy sorts (score, class) pairs, the largest first.
-    """
-    own = scores[np.arange(len(labels)), labels][:, None]
-    later = np.arange(scores.shape[1]) > labels[:, None]
-    return np.count_nonzero((scores > own) | ((scores == own) & later), axis=1)
 
 
 def _ratio(part: float, whole: float) -> float:

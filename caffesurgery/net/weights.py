@@ -10,15 +10,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import ExportError
-from ..net.match import match, stored_blobs
-from ..net.shapes import NetShapes
+from ..errors import WeightsError
+from .match import match, stored_blobs
+from .shapes import NetShapes
 
 
 def match_weights(shapes: NetShapes, kept: Iterable[int], weights) -> dict[int, list[np.ndarray]]:
     """Layer index -> its blobs in the shapes that Caffe expects, for the layers in ``kept``.
 
-    ``weights`` may be None for a net without parameters.  Raises ExportError that names the layers
+    ``weights`` may be None for a net without parameters.  Raises WeightsError that names the layers
     without weights and those whose blobs differ in number or shape.
     """
     found = match(shapes, stored_blobs(weights) if weights is not None else {})
@@ -55,13 +55,13 @@ def unused_weights(shapes: NetShapes, weights) -> tuple[str, ...]:
     return match(shapes, stored_blobs(weights)).unused if weights is not None else ()
 
 
-def _misfit(shapes: NetShapes, weights, faults: list[str], unused: tuple) -> ExportError:
+def _misfit(shapes: NetShapes, weights, faults: list[str], unused: tuple) -> WeightsError:
     net = shapes.net.doc.path or "the net"
     if weights is None:
-        return ExportError(f"{net} has parameters but no weights are given: {faults[0]}")
+        return WeightsError(f"{net} has parameters but no weights are given: {faults[0]}")
     if unused:
         faults.append(f"weights that no layer takes: {_some(unused)}")
-    return ExportError(
+    return WeightsError(
         f"{weights.path} does not belong to {net}:\n  "
         + "\n  ".join(faults[:8])
         + "\ngive the caffemodel that was trained with this prototxt"
