@@ -15,13 +15,14 @@ from caffesurgery import forward
 from caffesurgery.errors import NetError, UsageError, WeightsError
 from caffesurgery.export.onnx import build
 from caffesurgery.files import caffemodel
+from caffesurgery.files.mean import load_mean
 from caffesurgery.files.resources import resource
 from caffesurgery.forward.kernel import computable
 from caffesurgery.forward.threads import blas_threads
 from caffesurgery.net.layers.base import known_types
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
-from caffesurgery.verify.images import load_images, load_mean
+from caffesurgery.verify.images import load_images
 
 KINDS = sorted({path.name[:-3] for path in shared_root().glob("golden/*_[0-9][0-9]")})
 

@@ -80,7 +80,8 @@ def geometries(draw):
     """(N or None, C, (H, W), kernel, pad, stride, dilation) where the kernel fits."""
     kernel, dilation, pad, stride = (draw(pairs(*r)) for r in ((1, 4), (1, 3), (0, 5), (1, 4)))
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-    size = tuple(draw(st.integers(max(1, e - 2 * p), e + 8)) for e, p in zip(extent, pad))
+    lowest = [max(1, e - 2 * p - s + 1) for e, p, s in zip(extent, pad, stride)]
+    size = tuple(draw(st.integers(low, e + 8)) for low, e in zip(lowest, extent))
     batch = draw(st.none() | st.integers(1, 3))
     return batch, draw(st.integers(1, 3)), size, kernel, pad, stride, dilation
 
@@ -144,6 +145,23 @@ def test_one_number_stands_for_both_axes(name):
     assert np.array_equal(one, two)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_threads_share_the_work_without_a_trace(threads):
+    """Large enough that threads are started, and that columns are written past the caches."""
+    rng = np.random.default_rng(0)
+    for shape, window in [((5, 130, 131), (9, 3, 1, 1)), ((11, 260, 270), (8, 1, 3, 1))]:
+        image = rng.standard_normal(shape).astype(np.float32)
+        window = [(v, v) for v in window]
+        expected = np.empty(
+            (shape[0] * window[0][0] ** 2, np.prod(output_size(shape[1:], *window))), np.float32
+        )
+        module._im2col_numpy(image, expected, *window)
+        assert np.array_equal(im2col(image, *window, threads=threads), expected)
+        back = np.empty_like(image)
+        module._col2im_numpy(back, expected, *window)
+        assert np.array_equal(col2im(expected, shape, *window, threads=threads), back)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_input_of_any_layout_gives_the_same_columns(name):
     image = np.random.default_rng(0).standard_normal((3, 10, 8)).astype(np.float32)
@@ -177,6 +195,7 @@ def test_columns_of_a_group_are_a_view():
         ((224, 224), (7, 3, 2, 1), (112, 112)),  # GoogLeNet conv1: rounds 112.5 down
         ((14, 14), (3, 2, 1, 2), (14, 14)),  # dilated, as in fully convolutional nets
         ((9, 20), ((3, 5), (0, 2), (2, 3), (4, 1)), (1, 7)),
+        ((5, 6), (8, 0, 4, 1), (1, 1)),  # (5 - 8) / 4 and (6 - 8) / 4 are 0 in C
     ],
 )
 def test_output_sizes_are_caffes(size, window, expected):
@@ -202,6 +221,8 @@ ILLEGAL = [
     ("other byte order", dict(image=IMAGE.astype(">f4")), "image is >f4"),
     ("two axes", dict(image=IMAGE[0]), r"image has shape \(5, 6\), it must have 3 or 4 axes"),
     ("no values", dict(image=IMAGE[:0]), r"shape is \(0, 5, 6\), every size must be at least 1"),
+    ("no threads", dict(threads=0), "threads is 0, it must be 1 to 256"),
+    ("many threads", dict(threads=257), "threads is 257, it must be 1 to 256"),
     ("short out", dict(out=np.zeros((18, 11), np.float32)), r"must be float32 \(18, 12\)"),
     ("wrong out", dict(out=np.zeros((18, 12))), r"out is float64 \(18, 12\), it must be float32"),
     ("strided out", dict(out=np.zeros((18, 24), np.float32)[:, ::2]), "out must be C-contiguous"),
@@ -253,6 +274,9 @@ UNALIGNED = np.zeros(COLUMNS.nbytes + 1, np.uint8)[1:].view(np.float32)
         ((IMAGE, COLUMNS, WINDOW[0], (2**62, 0), *WINDOW[2:]), OverflowError),
         ((IMAGE, COLUMNS, WINDOW[0], (2**31 - 1,) * 2, *WINDOW[2:]), OverflowError),
         ((IMAGE, COLUMNS, (0, 3), *WINDOW[1:]), ValueError),
+        ((IMAGE, COLUMNS, *WINDOW, 0), ValueError),
+        ((IMAGE, COLUMNS, *WINDOW, 257), ValueError),
+        ((IMAGE, COLUMNS, *WINDOW, 2**70), OverflowError),
         ((IMAGE, COLUMNS, (-(2**63), 3), *WINDOW[1:]), ValueError),
         ((IMAGE, COLUMNS, (3, 7), *WINDOW[1:]), ValueError),
         ((IMAGE, COLUMNS, (3, 3), (-1, 0), (1, 1), (1, 1)), ValueError),
