@@ -10,12 +10,14 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _API = (
+    "Evaluator",
     "Model",
     "apply",
     "calibrate",
     "compare",
     "compress",
     "estimate",
+    "evaluate",
     "export_onnx",
     "inspect",
     "load",

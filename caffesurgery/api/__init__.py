@@ -5,6 +5,7 @@
     smaller = caffesurgery.save(caffesurgery.apply(model, plan), "out/")
     caffesurgery.export_onnx(smaller, "out/net.onnx")
     print(caffesurgery.compare(model, smaller))
+    print(caffesurgery.evaluate(smaller, "images.npz", "labels.npy"))
 
 Nothing is written but by ``save``, ``compress`` and ``export_onnx``, and those write whole files or
 none.
@@ -13,12 +14,14 @@ none.
 from .calibrate import calibrate
 from .compress import compress
 from .estimate import estimate
+from .evaluate import Evaluator, evaluate
 from .model import Model, inspect, load
 from .onnx import compare, export_onnx
 from .save import file_names, save
 from .surgery import Result, apply, plan, read_plan, restore
 
 __all__ = [
+    "Evaluator",
     "Model",
     "Result",
     "apply",
@@ -26,6 +29,7 @@ __all__ = [
     "compare",
     "compress",
     "estimate",
+    "evaluate",
     "export_onnx",
     "file_names",
     "inspect",

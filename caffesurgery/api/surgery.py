@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..net.net import read_net
+from .evaluate import plan_evaluator
 from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
@@ -39,6 +40,7 @@ def plan(
     allow_growth: bool = False,
     effort: str = "normal",
     max_norm: float | None = None,
+    evaluate=None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.
@@ -49,6 +51,7 @@ def plan(
     allow_growth: do not leave alone the layers that would need more multiply-adds than before
     effort: 'normal', or 'high' for a little less error in about twice the time
     max_norm: bound on the sum of the norms of CP components over the norm of the kernel
+    evaluate: for rules that measure, an Evaluator, or a function from a model to its score
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose.
     """
@@ -67,6 +70,7 @@ def plan(
         allow_growth,
         stage_of(progress, "plan"),
         aim=Aim(effort, max_norm),
+        evaluate=plan_evaluator(model, evaluate, progress),
     )
     _require_layers(made)
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from ..errors import UsageError
@@ -145,7 +147,7 @@ MAX_NORM = click.option(
 JOBS = click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Layers to decompose at a time; by default one for each processor.",
+    help="Layers, or nets to be evaluated, at a time; by default one for each processor.",
 )
 ALSO = click.option(
     "--also",
@@ -162,6 +164,97 @@ PROFILE = click.option(
     show_default=True,
     help="Profile of the machine to predict for: a file that calibrate wrote, or a shipped name.",
 )
+
+
+class Size(click.ParamType):
+    """``HxW``, or one number for a square."""
+
+    name = "HxW"
+
+    def convert(self, value, param, ctx):
+        """(height, width) of the text."""
+        try:
+            sides = [int(side) for side in value.split("x")]
+        except ValueError:
+            sides = []
+        if not 1 <= len(sides) <= 2 or min(sides) < 1:
+            self.fail(f"met {value!r}, expected for example 256 or 256x320", param, ctx)
+        return sides[0], sides[-1]
+
+
+_DATA = (
+    click.option(
+        "--images", help="Images: a .npy or .npz (key images), or a folder of image files."
+    ),
+    click.option(
+        "--labels", help="Their classes: .npy, .npz (key labels), or a list 'path class'."
+    ),
+    click.option("--blob", default="", help="The output with a score for each class."),
+    click.option("--mean", help="Subtract: numbers with commas, or a .npy or .binaryproto file."),
+    click.option("--scale", type=float, help="Multiply, after --mean."),
+    click.option("--bgr", is_flag=True, help="Swap the channels: images RGB, the net BGR."),
+    click.option("--crop", is_flag=True, help="Cut the centre out of images that are larger."),
+    click.option(
+        "--transform",
+        metavar="PROTOTXT",
+        help="Prepare images as this net's data layer does; by default as NET's own does.",
+    ),
+    click.option("--resize", type=Size(), help="Bring image files to this size first."),
+    click.option("--samples", type=click.IntRange(min=1), help="Only the first so many images."),
+    click.option("--cache", type=NotEmpty(), metavar="DIR", help="Keep what was measured here."),
+    click.option("--no-cache", is_flag=True, help="Keep nothing, and measure anew."),
+)
+_MEASURE = (
+    click.option(
+        "--metric",
+        type=click.Choice(["top1", "top5", "loss", "agreement"]),
+        default="top1",
+        show_default=True,
+        help="What rules that need images look at.",
+    ),
+    click.option(
+        "--dask", metavar="ADDRESS", help="Measure on this Dask cluster, e.g. tcp://host:8786."
+    ),
+)
+
+
+def data(command):
+    """The options that say which images a net is evaluated on, and how."""
+    for option in reversed(_DATA):
+        command = option(command)
+    return command
+
+
+def measuring(command):
+    """The options of commands whose rank rules may evaluate nets: ``data`` and what goes on top."""
+    for option in reversed(_MEASURE):
+        command = option(command)
+    return data(command)
+
+
+def evaluator(given, jobs=None):
+    """The Evaluator that the options of ``data`` or ``measuring`` describe; None without images.
+
+    UsageError for options that say nothing without ``--images``.
+    """
+    from .. import api
+
+    given = dict(given)
+    no_cache = given.pop("no_cache")
+    if not given["images"]:
+        rest = {**given, "metric": None}
+        idle = [name for name, value in rest.items() if value not in (None, False, "")]
+        if idle:
+            raise UsageError(f"--{idle[0]} says nothing without --images; give the images too")
+        return None
+    cache = given.pop("cache") or True
+    return api.Evaluator(**given, jobs=jobs, cache=None if no_cache else cache)
+
+
+def measured(given, jobs):
+    """The evaluator with its workers, as a context; None inside where no images are given."""
+    found = evaluator(given, jobs)
+    return contextlib.nullcontext() if found is None else found
 
 
 def shapes(inputs) -> dict[str, tuple[int, ...]] | None:

@@ -5,6 +5,7 @@ Every report is a dict with a list ``layers`` of flat dicts and a dict ``totals`
 """
 
 from .encode import encode_json
+from .evaluation import evaluation_report
 from .nets import MACS_NOTE, inspect_net, net_cost, per_image
 from .onnx import export_report
 from .surgery import operation_report, plan_report, restoration_report
@@ -12,6 +13,7 @@ from .surgery import operation_report, plan_report, restoration_report
 __all__ = [
     "MACS_NOTE",
     "encode_json",
+    "evaluation_report",
     "export_report",
     "inspect_net",
     "net_cost",

@@ -7,7 +7,6 @@ counted as Caffe's Accuracy layer does it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,12 +15,10 @@ import numpy as np
 
 from ..errors import VerifyError
 from ..files.mean import load_mean
-from .images import Images, Preprocessing, Source, load_images
+from .batches import batch_size, filled, first_items
+from .images import Images, Preprocessing, Source, load_images, show
 from .session import NetSession, net_session
 from .tally import BlobDifference, Tally
-
-_BATCH_ELEMENTS = 1 << 20
-_LARGEST_BATCH = 32
 
 Progress = Callable[[str, float], None]
 """Called with what is at work and the share that is done, 0 to 1."""
@@ -141,8 +138,7 @@ class _Feed:
                 continue
             ((name, dims),) = net.inputs.items()
             images = self.prepare(self.given.images[start : start + self.size], dims[1:])
-            filling = np.repeat(images[-1:], self.size - len(images), axis=0)
-            yield start, {name: np.concatenate([images, filling]) if len(filling) else images}
+            yield start, {name: filled(images, self.size)}
 
     def _shape(self, dims: tuple) -> tuple[int, ...]:
         return (dims[0] if isinstance(dims[0], int) else self.size, *dims[1:])
@@ -167,7 +163,7 @@ def _run_both(
         count = min(feed.size, feed.total - start)
         found = first.run(feeds), second.run(dict(zip(second.inputs, feeds.values())))
         for tally in tallies:
-            parts = (_items(out[tally.name], feed.size, count) for out in found)
+            parts = (first_items(out[tally.name], feed.size, count) for out in found)
             tally.add(*parts, feed.labels(start, count))
         if progress:
             progress(f"{start + count} of {feed.total}", (start + count) / feed.total)
@@ -179,7 +175,7 @@ def _check_alike(first: NetSession, second: NetSession, names: Sequence[str]) ->
     shapes = [[dims[1:] for dims in net.inputs.values()] for net in (first, second)]
     if shapes[0] != shapes[1]:
         one, other = (
-            ", ".join(f"{name} {_show(dims[1:])}" for name, dims in net.inputs.items())
+            ", ".join(f"{name} {show(dims[1:])}" for name, dims in net.inputs.items())
             for net in (first, second)
         )
         raise VerifyError(
@@ -196,7 +192,7 @@ def _image_shape(net: NetSession) -> tuple[int, ...]:
     """C, H, W of the input that takes images; refused where it is not the only one."""
     shapes = [dims[1:] for dims in net.inputs.values()]
     if len(shapes) != 1 or len(shapes[0]) != 3:
-        inputs = ", ".join(f"{name} {_show(dims[1:])}" for name, dims in net.inputs.items())
+        inputs = ", ".join(f"{name} {show(dims[1:])}" for name, dims in net.inputs.items())
         raise VerifyError(
             f"images are for a net with one input C x H x W; this one takes {inputs}: "
             "compare on random inputs"
@@ -221,17 +217,5 @@ def _sizes(
     if fixed:
         size = fixed.pop()
         return (total if given is not None else -(-total // size) * size), size
-    item = sum(math.prod(dims[1:]) for dims in first.inputs.values())
-    size = batch or max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // max(1, item)))
-    return total, min(size, total)
-
-
-def _items(array: np.ndarray, size: int, count: int) -> np.ndarray:
-    """The part of an output that belongs to the first ``count`` of ``size`` items."""
-    if count == size or not array.ndim or array.shape[0] % size:
-        return array
-    return array[: array.shape[0] // size * count]
-
-
-def _show(shape) -> str:
-    return " x ".join(map(str, shape)) or "()"
+    shapes = (tuple(dims[1:]) for dims in first.inputs.values())
+    return total, min(batch or batch_size(shapes, total), total)

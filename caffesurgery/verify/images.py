@@ -1,7 +1,8 @@
-"""Images and labels from NumPy files, brought to what a net takes.
+"""Images and labels from NumPy files or a folder, brought to what a net takes.
 
-In come arrays N x C x H x W (uint8 or float) as a file holds them; out come float32 batches after
-what Caffe's DataTransformer does: channels swapped, mean subtracted, scaled, cropped to the centre.
+In come arrays N x C x H x W (uint8 or float) as a file holds them, or image files; out come
+float32 batches after what Caffe's DataTransformer does: channels swapped, mean subtracted, scaled,
+cropped to the centre.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Union
 import numpy as np
 
 from ..errors import VerifyError
+from .folder import listed_files, read_folder
 
 Source = Union[str, os.PathLike, np.ndarray]
 
@@ -27,6 +29,11 @@ class Images:
     images: np.ndarray
     labels: np.ndarray | None
     name: str
+
+    def first(self, count: int | None) -> Images:
+        """Its first ``count`` images; all of them where it has no more, or with None."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Images(self.images[:count], labels, self.name)
 
 
 @dataclass(frozen=True)
@@ -78,27 +85,44 @@ class Preprocessing:
             fits = [(1, 1), have[1:], tuple(shape[1:])]
             if self.mean.shape[0] not in (1, shape[0]) or self.mean.shape[1:] not in fits:
                 raise VerifyError(
-                    f"the mean has shape {_show(self.mean.shape)}, and fits neither the images "
-                    f"({_show(have)}) nor the net's input ({_show(shape)})"
+                    f"the mean has shape {show(self.mean.shape)}, and fits neither the images "
+                    f"({show(have)}) nor the net's input ({show(shape)})"
                 )
 
 
-def load_images(source: Source, labels: Source | None = None) -> Images:
-    """Images from an array, a .npy or a .npz (key ``images``, else its first array).
+def load_images(
+    source: Source, labels: Source | None = None, resize: tuple[int, int] | None = None
+) -> Images:
+    """Images from an array, a .npy, a .npz (key ``images``, else its first array), or a folder.
 
     Labels come from ``labels`` in the same forms (key ``labels``), or else from the images' .npz.
+    A folder has image files, brought to ``resize`` (height, width); ``labels`` may then be a list
+    with lines ``path class``, and without it folders inside are the classes.
     Raises VerifyError for a file or an array that cannot be that.
     """
     name = "the images" if isinstance(source, np.ndarray) else str(source)
+    if not isinstance(source, np.ndarray) and os.path.isdir(source):
+        return _from_folder(name, labels, resize)
+    if resize:
+        raise VerifyError(f"{name}: --resize is for folders of image files; resize the array")
     arrays = _arrays(source, "images")
     images = arrays["images"]
     if images.ndim != _AXES or not images.size or images.dtype.kind not in "uif":
         raise VerifyError(
-            f"{name}: met {images.dtype} numbers of shape {_show(images.shape)}; expected images "
+            f"{name}: met {images.dtype} numbers of shape {show(images.shape)}; expected images "
             "N x C x H x W, as uint8 or float"
         )
     found = arrays.get("labels") if labels is None else _arrays(labels, "labels")["labels"]
     return Images(images, None if found is None else _check_labels(found, len(images)), name)
+
+
+def _from_folder(name: str, labels: Source | None, resize: tuple[int, int] | None) -> Images:
+    arrays = isinstance(labels, np.ndarray) or str(labels).endswith((".npy", ".npz"))
+    listed = listed_files(name, None if arrays else labels)
+    images, classes = read_folder(listed, resize)
+    if arrays:
+        classes = _check_labels(_arrays(labels, "labels")["labels"], len(images))
+    return Images(images, classes, name)
 
 
 def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
@@ -138,10 +162,11 @@ def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
 
 def _misfit(images: Images, shape: tuple[int, ...], advice: str) -> VerifyError:
     return VerifyError(
-        f"{images.name}: images of {_show(images.images.shape[1:])} for a net that takes "
-        f"{_show(shape)}: {advice}"
+        f"{images.name}: images of {show(images.images.shape[1:])} for a net that takes "
+        f"{show(shape)}: {advice}"
     )
 
 
-def _show(shape) -> str:
+def show(shape) -> str:
+    """A shape for people: 3 x 32 x 32."""
     return " x ".join(map(str, shape)) or "()"

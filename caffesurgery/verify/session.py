@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import VerifyError
+from ..export.model import Model
 from ..export.onnx import build
 
 _ERRORS_ONLY = 3
@@ -25,14 +26,18 @@ _KEEP_MAPPED = 1 << 27
 class Session:
     """A model in ONNX Runtime.  ``inputs`` maps names to dims (a str or None for an open axis)."""
 
-    def __init__(self, path: str | os.PathLike, *, repack: bool = True):
-        """``repack=False`` lets weights stay where they are mapped, for some loss of speed."""
+    def __init__(self, path: str | os.PathLike, *, repack: bool = True, threads: int | None = None):
+        """``repack=False`` lets weights stay where they are mapped, for some loss of speed.
+
+        ``threads`` compute at a time, by default as many as there are processors.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         # threads that wait in a loop take the cores from the other net's session
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = threads or 0
         if not repack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         try:
@@ -76,22 +81,33 @@ class NetSession:
 
 @contextlib.contextmanager
 def net_session(
-    net, weights, *, inputs: Mapping[str, Sequence[int]] | None = None, keep_blobs=()
+    net,
+    weights,
+    *,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    keep_blobs=(),
+    threads: int | None = None,
 ) -> Iterator[NetSession]:
     """``net`` with ``weights`` as a NetSession; ``keep_blobs`` become outputs too."""
     made = build(net, weights, inputs=inputs, keep_blobs=keep_blobs)
+    with model_session(made.model, threads=threads, progress=_release(weights)) as session:
+        yield NetSession(session, made)
+
+
+@contextlib.contextmanager
+def model_session(model: Model, *, threads: int | None = None, progress=None) -> Iterator[Session]:
+    """An exported model, or a part of one, as a Session; it is written to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="caffesurgery-") as folder:
         path = Path(folder, "net.onnx")
         try:
             with open(path, "wb") as stream, open(Path(folder, "weights"), "wb") as data:
-                made.model.write_apart(stream, data, "weights", _release(weights))
+                model.write_apart(stream, data, "weights", progress)
         except OSError as error:
             raise VerifyError(
                 f"{folder}: cannot write the net there to run it ({error.strerror}); free some "
                 "space, or set TMPDIR to a folder on another disk"
             ) from error
-        session = Session(path, repack=made.model.weight_bytes < _KEEP_MAPPED)
-        yield NetSession(session, made)
+        yield Session(path, repack=model.weight_bytes < _KEEP_MAPPED, threads=threads)
 
 
 def _release(weights):

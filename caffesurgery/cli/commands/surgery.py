@@ -16,6 +16,8 @@ from .group import cli
 @options.RANKS
 @options.LAYERS
 @options.file_option("PLAN", "Plan file to write.")
+@options.measuring
+@options.JOBS
 @options.SEED
 @options.GROWTH
 @options.EFFORT
@@ -24,8 +26,8 @@ from .group import cli
 @options.FORCE
 @options.FORMAT
 def plan(
-    net, weights, method, ranks, layers, path, seed, allow_growth, effort, max_norm, inputs, force,
-    form,
+    net, weights, method, ranks, layers, path, jobs, seed, allow_growth, effort, max_norm, inputs,
+    force, form, **data,
 ):  # fmt: skip
     """Choose layers, schemes and ranks: write a plan to be edited."""
     from ... import api
@@ -35,7 +37,7 @@ def plan(
 
     refuse_existing([path], force)
     model = api.load(net, weights, inputs=options.shapes(inputs))
-    with progress_bar() as progress:
+    with progress_bar() as progress, options.measured(data, jobs) as evaluator:
         made = api.plan(
             model,
             method,
@@ -45,6 +47,7 @@ def plan(
             allow_growth=allow_growth,
             effort=effort,
             max_norm=max_norm,
+            evaluate=evaluator,
             progress=progress,
         )
     write_bytes(path, made.dumps().encode(), force)
@@ -91,6 +94,7 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
 @options.FOLDER
 @options.ALSO
 @click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
+@options.measuring
 @options.SEED
 @options.GROWTH
 @options.EFFORT
@@ -101,13 +105,13 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
 @options.FORMAT
 def compress(
     net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, effort,
-    max_norm, jobs, inputs, force, form,
+    max_norm, jobs, inputs, force, form, **data,
 ):  # fmt: skip
     """The whole job: plan, apply, export to ONNX, compare."""
     from ... import api
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
-    with progress_bar() as progress:
+    with progress_bar() as progress, options.measured(data, jobs) as evaluator:
         report = api.compress(
             model,
             folder,
@@ -122,6 +126,7 @@ def compress(
             max_norm=max_norm,
             force=force,
             jobs=jobs,
+            evaluate=evaluator,
             progress=progress,
         )
     _show_compression(report, form)

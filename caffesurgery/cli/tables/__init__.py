@@ -1,6 +1,7 @@
 """Reports as tables for people: the documented dicts in, rows of text out; nothing is computed."""
 
 from .cost import cost_table, profile_table
+from .evaluation import evaluation_table
 from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table
 from .surgery import methods_table, operation_table, restoration_table
@@ -10,6 +11,7 @@ __all__ = [
     "Table",
     "comparison_table",
     "cost_table",
+    "evaluation_table",
     "export_table",
     "inspection_table",
     "methods_table",
