@@ -24,7 +24,9 @@ _API = (
     "plan",
     "read_plan",
     "restore",
+    "run",
     "save",
+    "time_net",
 )
 __all__ = [*_API, "SurgeryError", "__version__"]
 

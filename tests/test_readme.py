@@ -24,7 +24,7 @@ def run(command: list[str], folder: Path) -> None:
 
 
 def test_the_tour_runs_as_written(tmp_path):
-    assert [kind for kind, _ in BLOCKS] == ["bash"] * 4 + ["python"]
+    assert [kind for kind, _ in BLOCKS] == ["bash"] * 5 + ["python"]
     for kind, block in BLOCKS:
         if kind == "python":
             run([sys.executable, "-c", block], tmp_path)

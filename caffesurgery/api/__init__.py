@@ -17,6 +17,7 @@ from .estimate import estimate
 from .evaluate import Evaluator, evaluate
 from .model import Model, inspect, load
 from .onnx import compare, export_onnx
+from .run import run, time_net
 from .save import file_names, save
 from .surgery import Result, apply, plan, read_plan, restore
 
@@ -37,5 +38,7 @@ __all__ = [
     "plan",
     "read_plan",
     "restore",
+    "run",
     "save",
+    "time_net",
 ]

@@ -29,8 +29,8 @@ class LayerTime:
 
     @property
     def gflops(self) -> float | None:
-        """10^9 floating-point operations a second (a MAC is two) at the median; None without."""
-        return 2 * self.macs / self.median / 1e6 if self.macs and self.median else None
+        """10^9 floating-point operations a second at the median; None without any."""
+        return gflops(self.macs, self.median)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class NetTime:
     def macs(self) -> int:
         """Multiply-adds of one run over the batch."""
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def gflops(self) -> float | None:
+        """10^9 floating-point operations a second at the median; None without any."""
+        return gflops(self.macs, self.median)
+
+
+def gflops(macs: int, ms: float) -> float | None:
+    """10^9 operations a second for multiply-adds (two operations each) in ``ms`` milliseconds."""
+    return 2 * macs / ms / 1e6 if macs and ms else None
 
 
 def noise(runner: Runner, seed: int = 0) -> dict[str, np.ndarray]:

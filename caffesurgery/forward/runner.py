@@ -56,7 +56,8 @@ class Runner:
     come out besides the net's outputs; ``threads`` is what BLAS and im2col may use.
 
     ``inputs`` maps the blobs to be fed to their shapes, ``outputs`` names those that come out,
-    ``memory`` is the size in bytes of all blobs and of what the layers need to compute them.
+    ``memory`` is the size in bytes of all blobs and of what the layers need to compute them, and
+    ``told_blas`` whether NumPy's BLAS can be told how many threads to use.
 
     Raises NetError, naming layer, type and line, for a layer that cannot be computed, and
     WeightsError for one without its parameters.
@@ -74,6 +75,8 @@ class Runner:
         self.inputs = {name: array.shape for step in self._steps for name, array in step.fed}
         self.outputs = tuple(self._kept)
         self.memory = 4 * self._pool.elements
+        with blas_threads(threads) as self.told_blas:
+            pass
 
     def run(
         self, inputs: Mapping[str, np.ndarray] | None = None, watch: Watch | None = None

@@ -6,6 +6,7 @@ from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table
 from .surgery import methods_table, operation_table, restoration_table
 from .table import Table
+from .time import time_table
 
 __all__ = [
     "Table",
@@ -18,5 +19,6 @@ __all__ = [
     "operation_table",
     "profile_table",
     "restoration_table",
+    "time_table",
     "zoo_table",
 ]
