@@ -26,6 +26,7 @@ def compress(
     allow_growth: bool = False,
     effort: str = "normal",
     max_norm: float | None = None,
+    freeze: bool = False,
     force: bool = False,
     jobs: int | None = None,
     evaluate=None,
@@ -51,6 +52,7 @@ def compress(
             allow_growth=allow_growth,
             effort=effort,
             max_norm=max_norm,
+            freeze=freeze,
             evaluate=evaluate,
             progress=progress,
         )

@@ -40,6 +40,7 @@ def plan(
     allow_growth: bool = False,
     effort: str = "normal",
     max_norm: float | None = None,
+    freeze: bool = False,
     evaluate=None,
     progress: Progress | None = None,
 ) -> Plan:
@@ -51,6 +52,7 @@ def plan(
     allow_growth: do not leave alone the layers that would need more multiply-adds than before
     effort: 'normal', or 'high' for a little less error in about twice the time
     max_norm: bound on the sum of the norms of CP components over the norm of the kernel
+    freeze: the new layers get learning rates of 0
     evaluate: for rules that measure, an Evaluator, or a function from a model to its score
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose.
@@ -58,18 +60,18 @@ def plan(
     from ..decompose import Aim
     from ..surgery.planner import make_plan
 
-    patterns = layers.split(",") if isinstance(layers, str) else list(layers)
     made = make_plan(
         model.net,
         model.shapes,
         model.require_weights(),
         method,
         ranks,
-        [pattern.strip() for pattern in patterns],
+        _patterns(layers),
         seed,
         allow_growth,
         stage_of(progress, "plan"),
         aim=Aim(effort, max_norm),
+        freeze=freeze,
         evaluate=plan_evaluator(model, evaluate, progress),
     )
     _require_layers(made)
@@ -118,17 +120,39 @@ def apply(
     return Result(model, _with_notes(operated, notes), plan)
 
 
-def restore(model: Model, *, progress: Progress | None = None) -> Result:
-    """Turn every decomposed layer of a model back into the dense layer that it stands for."""
+def restore(
+    model: Model,
+    plan: Plan | None = None,
+    layers: str | Sequence[str] = "*",
+    also: Sequence = (),
+    *,
+    progress: Progress | None = None,
+) -> Result:
+    """Turn decomposed layers of a model back into the dense layers that they stand for.
+
+    plan: restores only the layers that it names, which must be decomposed as it says
+    layers: names or glob patterns of the layers as they were called before
+    also: other prototxts of the same net, rewritten the same way
+    PlanError when there is nothing to restore, or not what the plan says.
+    """
     from ..surgery.describe import describe_all
     from ..surgery.prove import prove
-    from ..surgery.restore import restore_net
+    from ..surgery.restore import Wanted, restore_net
 
     weights = model.require_weights()
-    operated, chains = restore_net(model.net, model.shapes, weights, stage_of(progress, "restore"))
-    described = describe_all(model.net, model.shapes, model.inputs, ())
-    notes = prove(described, weights, operated)
+    others = [read_net(path) for path in also]
+    described = describe_all(model.net, model.shapes, model.inputs, others)
+    wanted = Wanted(plan, tuple(_patterns(layers)))
+    operated, chains = restore_net(
+        described, model.shapes, weights, wanted, stage_of(progress, "restore")
+    )
+    notes = operated.notes + prove(described, weights, operated)
     return Result(model, _with_notes(operated, notes), None, chains)
+
+
+def _patterns(layers: str | Sequence[str]) -> list[str]:
+    listed = layers.split(",") if isinstance(layers, str) else layers
+    return [pattern.strip() for pattern in listed]
 
 
 def _require_layers(made: Plan) -> None:

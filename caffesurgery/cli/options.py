@@ -138,6 +138,11 @@ EFFORT = click.option(
     show_default=True,
     help="Of joint CP and Tucker-2: high takes about twice as long for a little less error.",
 )
+FREEZE = click.option(
+    "--freeze",
+    is_flag=True,
+    help="Write the new layers with learning rates of 0, to train only the others.",
+)
 MAX_NORM = click.option(
     "--max-norm",
     type=float,

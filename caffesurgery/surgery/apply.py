@@ -61,7 +61,7 @@ def apply_plan(
     if plan.net and plan.net != net.name:
         notes.append(f"the plan was made for the net '{plan.net}', and this one is '{net.name}'")
     for described in nets:
-        edits, said = _edits(described, prepared)
+        edits, said = _edits(described, prepared, plan.freeze)
         notes += said
         texts[described.net.doc.path or ""] = described.net.doc.replace(edits)
     done = decompose_all(prepared, weights, plan.seed, jobs, progress)
@@ -89,7 +89,7 @@ def _check_sharing(net: Net, prepared: Mapping[str, Work]) -> None:
                 )
 
 
-def _edits(described: Described, prepared: Mapping[str, Work]):
+def _edits(described: Described, prepared: Mapping[str, Work], freeze: bool):
     """Replacement text for every statement of every planned layer of one prototxt."""
     net, phases = described.net, described.phases.values()
     by_statement = {entry.layer.field.start: entry for shapes in phases for entry in shapes.layers}
@@ -109,7 +109,7 @@ def _edits(described: Described, prepared: Mapping[str, Work]):
             )
         geometry = found.spatial if work.geometry is work.target.spatial else found.flat
         _check_names(net, layer, work.parts)
-        chain = small_layers(found, geometry, work.parts)
+        chain = small_layers(found, geometry, work.parts, freeze)
         doc = net.doc
         indent, unit = doc.indent(layer.field), statement_unit(net, layer)
         edits.append((layer.field, statements(chain, layer.dialect, indent, unit, doc.newline)))

@@ -18,6 +18,7 @@ from .target import Target
 _RULES = ("include", "exclude", "phase", "propagate_down")
 _FILLERS = ("weight_filler", "bias_filler")
 _EXTRA = ("engine", "force_nd_im2col")
+_RATES = frozenset(("lr_mult", "decay_mult"))
 _KNOWN = {
     "name", "type", "bottom", "top", "param", "blobs_lr", "weight_decay", "blobs", "layer",
     "loss_weight", "convolution_param", "inner_product_param", "blob_share_mode", *_RULES,
@@ -25,9 +26,9 @@ _KNOWN = {
 
 
 def small_layers(
-    found: Target, geometry: Geometry, parts: tuple[Part, ...]
+    found: Target, geometry: Geometry, parts: tuple[Part, ...], freeze: bool = False
 ) -> tuple[SmallLayer, ...]:
-    """The layers that replace ``found`` where it stands, in order."""
+    """The layers that replace ``found`` where it stands, in order; not trained with ``freeze``."""
     layer, made, bottoms = found.layer, [], found.layer.bottoms
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
@@ -43,7 +44,7 @@ def small_layers(
                 bias=last and found.bias,
                 kernel=(part.kh, part.kw),
                 group=part.group,
-                specs=_specs(layer, part.suffix, last),
+                specs=_specs(layer, part.suffix, last, 1 + (last and found.bias), freeze),
                 fillers=filler_statements(layer, bias=last and found.bias),
                 extra=extra_statements(layer) if geometry.kind == "conv" else (),
                 rules=rule_statements(layer),
@@ -86,12 +87,18 @@ def _window(found: Target, part: Part) -> dict:
     }
 
 
-def _specs(layer: Layer, suffix: str, last: bool) -> tuple[ParamSpec, ...]:
-    """Learning rates as they were; a shared weight gets one shared name for each part."""
-    return tuple(
+def _specs(
+    layer: Layer, suffix: str, last: bool, blobs: int, freeze: bool
+) -> tuple[ParamSpec, ...]:
+    """Learning rates as they were, or 0; a shared weight gets one shared name for each part."""
+    specs = tuple(
         replace(spec, name=spec.name + suffix) if spec.name and k == 0 else spec
         for k, spec in enumerate(layer.specs[: 2 if last else 1])
     )
+    if not freeze:
+        return specs
+    specs += (ParamSpec(),) * (blobs - len(specs))
+    return tuple(replace(one, lr_mult=0.0, decay_mult=0.0, given=_RATES) for one in specs)
 
 
 def filler_statements(layer: Layer, bias: bool) -> tuple[str, ...]:

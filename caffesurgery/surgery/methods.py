@@ -4,13 +4,15 @@
 channels are decomposed 2-way, other convolutions 3-way, fully connected layers by SVD.  ``cp-tpm``,
 ``cp-als`` and ``cp-random`` choose alike, and name the algorithm that finds the components.
 ``tucker2`` is the whole-network scheme of paper 001: Tucker-2 from the second convolution to the
-first fully connected layer, Tucker-1 (which is SVD) for the others.
+first fully connected layer, Tucker-1 (which is SVD) for the others.  ``two-pass`` is what paper 002
+decomposes, and how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from ..decompose import SCHEMES, Geometry, Scheme
 from ..errors import UsageError, suggest
@@ -33,7 +35,23 @@ def _tucker2(geometry: Geometry) -> str:
     return "tucker1-out" if matrix or geometry.S <= FEW_CHANNELS else "tucker2"
 
 
-POLICIES: dict[str, tuple[Callable[[Geometry], str], str]] = {
+class Leave(NamedTuple):
+    """What a policy says of a layer that it has no scheme for."""
+
+    why: str
+
+
+def _two_pass(geometry: Geometry) -> str | Leave:
+    if geometry.kind == "fc":
+        return Leave("two-pass leaves fully connected layers as they are")
+    if geometry.D == geometry.E == 1:
+        return Leave("two-pass leaves 1 x 1 convolutions as they are")
+    if geometry.S <= FEW_CHANNELS:
+        return Leave("two-pass leaves the first convolution as it is")
+    return "cp4-als" if min(geometry.D, geometry.E) > 1 else "cp3-als"
+
+
+POLICIES: dict[str, tuple[Callable[[Geometry], str | Leave], str]] = {
     "cp": (_cp, "CP-SVD of paper 000: cp2, cp3 or svd, by what the layer is"),
     "cp-tpm": (partial(_cp, three="cp3-tpm"), "cp by the tensor power method of paper 000"),
     "cp-als": (partial(_cp, three="cp3-als"), "cp by the plain ALS of paper 002"),
@@ -42,6 +60,11 @@ POLICIES: dict[str, tuple[Callable[[Geometry], str], str]] = {
         "cp with random factors, the ablation of paper 000; fully connected layers by SVD",
     ),
     "tucker2": (_tucker2, "whole-network Tucker of paper 001: tucker2, tucker1-out or svd"),
+    "two-pass": (
+        _two_pass,
+        "paper 002: cp4-als for convolutions larger than 1 x 1 but the first; to be applied, "
+        "restored, trained and applied again (`caffesurgery help two-pass`)",
+    ),
 }
 
 
@@ -66,6 +89,8 @@ def choose(method: str, flat: Geometry, spatial: Geometry | None) -> tuple[Schem
     """
     check_method(method)
     name = POLICIES[method][0](spatial or flat) if method in POLICIES else method
+    if isinstance(name, Leave):
+        return name.why
     found = fit(SCHEMES[name], flat, spatial)
     return found if isinstance(found, str) else (SCHEMES[name], found)
 

@@ -54,7 +54,8 @@ class Kept:
 class Plan:
     """What is to be done to a net; ``dumps`` writes it, ``read_plan`` reads it.
 
-    ``effort`` and ``max_norm`` are what its decompositions are to reach (``decompose.Aim``).
+    ``effort`` and ``max_norm`` are what its decompositions are to reach (``decompose.Aim``);
+    with ``freeze`` the new layers are not trained.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -67,6 +68,7 @@ class Plan:
     path: str = ""
     effort: str = "normal"
     max_norm: float | None = None
+    freeze: bool = False
 
     def dumps(self) -> str:
         """The plan as text, in the form of ``proto/surgery.proto``."""
@@ -87,6 +89,8 @@ def _lines(plan: Plan) -> Iterator[str]:
             yield f"{name}: {text.quote(value)}"
     yield f"seed: {plan.seed}"
     yield from _aim_lines(plan.effort, plan.max_norm, "")
+    if plan.freeze:
+        yield "freeze: true"
     yield f'writer: "caffesurgery {__version__}"'
     for layer in plan.layers:
         yield "layer {"
@@ -142,6 +146,7 @@ def _plan(doc) -> Plan:
         pattern=root["layers"],
         seed=root["seed"],
         path=doc.path or "",
+        freeze=root["freeze"],
         **_aim(root),
     )
     check_aims(plan)

@@ -44,13 +44,15 @@ def make_plan(
     evaluate: Evaluate | None = None,
     timing: Timing | None = None,
     aim: Aim = Aim(),  # noqa: B008  frozen
+    freeze: bool = False,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
     ``method`` is a scheme or a policy ('cp', 'tucker2'), ``ranks`` a rule such as 'ratio=0.25',
     ``layers`` names or glob patterns, ``wishes`` what is wanted of single layers.  With ``growth``
     a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
-    ``timing`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach.
+    ``timing`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach;
+    with ``freeze`` the new layers are not trained.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     check_method(method)
@@ -76,6 +78,7 @@ def make_plan(
         seed=seed,
         effort=aim.effort,
         max_norm=aim.max_norm,
+        freeze=freeze,
     )
     context = RuleContext(growth=growth, progress=progress, seed=seed, aim=aim)
     problem = _Problem(shapes, candidates, context, base, evaluate, timing)

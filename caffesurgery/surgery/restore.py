@@ -7,13 +7,14 @@ that was fine-tuned since is restored as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..decompose import SCHEMES, Geometry, Part, compose
-from ..errors import PlanError
+from ..errors import PlanError, suggest
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..files.text import Field
 from ..net.layers.window import conv_window
@@ -21,6 +22,8 @@ from ..net.net import Layer, Net
 from ..net.shapes import LayerShapes, NetShapes
 from .apply import Operated, statement_unit
 from .chain import extra_statements, filler_statements, rule_statements
+from .describe import Described
+from .plan import Plan
 from .statement import SmallLayer, statements
 from .target import TYPES
 
@@ -33,6 +36,14 @@ class Chain:
 
     name: str
     layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which chains to restore: all, those of a plan's layers, or those whose names match."""
+
+    plan: Plan | None = None
+    patterns: tuple[str, ...] = ("*",)
 
 
 def find_chains(layers: Sequence[Layer]) -> list[Chain]:
@@ -80,41 +91,137 @@ def _chain_at(layers, position: int, suffixes, readers: dict[str, set[str]]) -> 
 
 
 def restore_net(
-    net: Net,
+    nets: Sequence[Described],
     shapes: NetShapes,
     weights: Caffemodel,
+    wanted: Wanted = Wanted(),  # noqa: B008  frozen
     progress: Callable[[str, float], None] | None = None,
 ) -> tuple[Operated, tuple[Chain, ...]]:
-    """Undo every chain of ``net``; PlanError when there is none."""
-    chains = find_chains(net.layers)
+    """Undo the chains of a net that are wanted; PlanError when there is none.
+
+    ``nets`` are the net itself, whose shapes are ``shapes``, and the others that describe it.
+    """
+    own = nets[0]
+    chains = _chosen(find_chains(own.net.layers), own.net, wanted)
+    names = {chain.name for chain in chains}
+    texts, new, gone, notes = {}, {}, set(), []
+    for described in nets:
+        net, path = described.net, described.net.doc.path or ""
+        found = [chain for chain in find_chains(net.layers) if chain.name in names]
+        edits = []
+        for chain in found:
+            entries = _entries(chain, shapes.layers if described is own else _both(described))
+            parts = [_part(entry) for entry in entries]
+            dense = _dense_layer(chain, entries, parts)
+            edits.append(_edit(net, chain, dense))
+            if described is own:
+                _check_plan(chain, dense, wanted.plan)
+                new.update(_weights(chain, dense, parts, weights))
+                gone |= {top for layer in chain.layers[:-1] for top in layer.tops}
+                if progress:
+                    progress(chain.name, (chains.index(chain) + 1) / len(chains))
+        texts[path] = net.doc.replace(edits)
+        missing = sorted(names - {chain.name for chain in found})
+        if not found:
+            raise PlanError(
+                f"{path}: has none of the decomposed layers that are restored "
+                f"({', '.join(missing[:5])}), so it is of another net"
+            )
+        if missing:
+            notes.append(f"{path}: has no chain of {', '.join(missing)}; nothing to restore there")
+    return Operated(texts, new, (), tuple(notes), gone=frozenset(gone)), tuple(chains)
+
+
+def _chosen(chains: Sequence[Chain], net: Net, wanted: Wanted) -> list[Chain]:
+    """The chains that are wanted; PlanError for a name or pattern that means none."""
+    where, names = net.doc.path or net.name, {chain.name for chain in chains}
     if not chains:
         raise PlanError(
-            f"{net.doc.path or net.name}: holds no chain of layers such as conv2_s, conv2_dd, "
+            f"{where}: holds no chain of layers such as conv2_s, conv2_dd, "
             "conv2_t, so caffesurgery decomposed no layer of it; there is nothing to restore"
         )
-    inferred = {entry.layer.name: entry for entry in shapes.layers}
-    edits, new, gone = [], {}, set()
-    for chain in chains:
-        entries = [inferred.get(layer.name) for layer in chain.layers]
-        if None in entries:
+    for entry in wanted.plan.layers if wanted.plan else ():
+        if entry.name not in names:
             raise PlanError(
-                f"{chain.layers[0].where()}: is not part of the net in the TEST phase, so its "
-                "shapes are not known"
+                f"{entry.where or wanted.plan.path or 'the plan'}: layer '{entry.name}' is not "
+                f"decomposed in {where}, so it cannot be restored; {suggest(entry.name, names)}"
             )
-        if entries[0].unknown:
+    for pattern in wanted.patterns:
+        if not fnmatch.filter(names, pattern):
             raise PlanError(
-                f"{chain.layers[0].where()}: cannot be restored, since the shape of its bottom is "
-                f"not known: {entries[0].unknown}"
+                f"--layers '{pattern}': no decomposed layer of {where} has that name; "
+                f"{suggest(pattern, names)}"
             )
-        parts = [_part(entry) for entry in entries]
-        dense = _dense_layer(chain, entries, parts)
-        edits.append(_edit(net, chain, dense))
-        new.update(_weights(chain, dense, parts, weights))
-        gone |= {top for layer in chain.layers[:-1] for top in layer.tops}
-        if progress:
-            progress(chain.name, 1.0)
-    texts = {net.doc.path or "": net.doc.replace(edits)}
-    return Operated(texts, new, (), gone=frozenset(gone)), tuple(chains)
+    planned = {entry.name for entry in wanted.plan.layers} if wanted.plan else names
+    chosen = [
+        chain
+        for chain in chains
+        if chain.name in planned
+        and any(fnmatch.fnmatchcase(chain.name, pattern) for pattern in wanted.patterns)
+    ]
+    if not chosen:
+        raise PlanError(f"{where}: the plan has no layer that --layers names; nothing is restored")
+    _check_sharing(chains, chosen)
+    return chosen
+
+
+def _check_sharing(chains: Sequence[Chain], chosen: Sequence[Chain]) -> None:
+    """PlanError where layers that share their weights would no longer do so."""
+    owners: dict[str, Chain] = {}
+    for chain in chosen:
+        owners.update((spec.name, chain) for spec in chain.layers[0].specs[:1] if spec.name)
+    names = {chain.name for chain in chosen}
+    for other in chains:
+        for spec in other.layers[0].specs[:1]:
+            if spec.name in owners and other.name not in names:
+                raise PlanError(
+                    f"layer '{owners[spec.name].name}' shares its weights with '{other.name}' "
+                    f"(param name '{spec.name}'); restore both"
+                )
+
+
+def _check_plan(chain: Chain, dense: SmallLayer, plan: Plan | None) -> None:
+    """PlanError where the layers of a chain are not those that the plan makes."""
+    entry = next((one for one in plan.layers if one.name == chain.name), None) if plan else None
+    if entry is None:
+        return
+    scheme = SCHEMES[entry.scheme]
+    like = Geometry(dense.num_output, dense.group, 1, 1, dense.group)
+    expected = [(part.suffix, part.out) for part in scheme.chain(like, *entry.ranks)]
+    met = [(layer.name[len(chain.name) :], _param(layer)["num_output"]) for layer in chain.layers]
+    if met != expected:
+        raise PlanError(
+            f"{entry.where or plan.path or 'the plan'}: layer '{chain.name}': {entry.scheme} at "
+            f"rank {'x'.join(map(str, entry.ranks))} makes {_listed(chain.name, expected)}, and "
+            f"{chain.layers[0].where()} has {_listed(chain.name, met)}; restore it with the plan "
+            "that made it, or without a plan"
+        )
+
+
+def _listed(name: str, layers: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name}{suffix} ({outputs})" for suffix, outputs in layers)
+
+
+def _both(described: Described) -> list[LayerShapes]:
+    """Layers with their shapes in the phases that have any; those of TEST where both have one."""
+    return [entry for shapes in described.phases.values() for entry in shapes.layers]
+
+
+def _entries(chain: Chain, shapes: Iterable[LayerShapes]) -> list[LayerShapes]:
+    """The shapes of a chain's layers; PlanError where they are not known."""
+    inferred = {entry.layer.name: entry for entry in shapes}
+    entries = [inferred.get(layer.name) for layer in chain.layers]
+    if None in entries:
+        raise PlanError(
+            f"{chain.layers[0].where()}: is not part of the net in the TEST phase, so its "
+            "shapes are not known"
+        )
+    if entries[0].unknown:
+        raise PlanError(
+            f"{chain.layers[0].where()}: cannot be restored, since the shape of its bottom is "
+            f"not known: {entries[0].unknown}"
+        )
+    return entries
 
 
 def _param(layer: Layer):

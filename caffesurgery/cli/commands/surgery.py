@@ -22,12 +22,13 @@ from .group import cli
 @options.GROWTH
 @options.EFFORT
 @options.MAX_NORM
+@options.FREEZE
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def plan(
-    net, weights, method, ranks, layers, path, jobs, seed, allow_growth, effort, max_norm, inputs,
-    force, form, **data,
+    net, weights, method, ranks, layers, path, jobs, seed, allow_growth, effort, max_norm, freeze,
+    inputs, force, form, **data,
 ):  # fmt: skip
     """Choose layers, schemes and ranks: write a plan to be edited."""
     from ... import api
@@ -47,6 +48,7 @@ def plan(
             allow_growth=allow_growth,
             effort=effort,
             max_norm=max_norm,
+            freeze=freeze,
             evaluate=evaluator,
             progress=progress,
         )
@@ -62,12 +64,15 @@ def plan(
 @click.argument("plan")
 @options.FOLDER
 @options.ALSO
+@options.FREEZE
 @options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
+def apply(net, weights, plan, folder, also, freeze, jobs, inputs, force, form):
     """Carry out a PLAN: write smaller prototxts and caffemodel."""
+    from dataclasses import replace
+
     from ... import api
     from ...files.atomic import refuse_folder
     from ...report import operation_report
@@ -76,6 +81,7 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
     files = api.file_names([net, *also], weights, True)
     refuse_folder(folder, files, force)
     wanted = api.read_plan(plan)
+    wanted = replace(wanted, freeze=wanted.freeze or freeze)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
         result = api.apply(model, wanted, also, jobs=jobs, progress=progress)
@@ -99,13 +105,14 @@ def apply(net, weights, plan, folder, also, jobs, inputs, force, form):
 @options.GROWTH
 @options.EFFORT
 @options.MAX_NORM
+@options.FREEZE
 @options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def compress(
     net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, effort,
-    max_norm, jobs, inputs, force, form, **data,
+    max_norm, freeze, jobs, inputs, force, form, **data,
 ):  # fmt: skip
     """The whole job: plan, apply, export to ONNX, compare."""
     from ... import api
@@ -124,6 +131,7 @@ def compress(
             allow_growth=allow_growth,
             effort=effort,
             max_norm=max_norm,
+            freeze=freeze,
             force=force,
             jobs=jobs,
             evaluate=evaluator,
@@ -146,22 +154,41 @@ def _show_compression(report, form):
 @cli.command()
 @click.argument("net")
 @click.argument("weights")
+@click.option(
+    "--plan",
+    type=options.NotEmpty(),
+    metavar="PLAN",
+    help="Restore only the layers that this plan decomposed.",
+)
+@click.option(
+    "--layers",
+    type=options.NotEmpty(),
+    default="*",
+    show_default=True,
+    metavar="PATTERN",
+    help="Names or glob patterns, as before the cut, of the layers to restore, with commas.",
+)
 @options.FOLDER
+@options.ALSO
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def restore(net, weights, folder, inputs, force, form):
-    """Turn a decomposed net back into its dense form."""
+def restore(net, weights, plan, layers, folder, also, inputs, force, form):
+    """Turn a decomposed net back into its dense form.
+
+    With --plan only the layers that the plan decomposed, with --layers those that it names.
+    """
     from ... import api
     from ...files.atomic import refuse_folder
     from ...report import restoration_report
     from ..tables import restoration_table
 
-    files = api.file_names([net], weights, False)
+    files = api.file_names([net, *also], weights, False)
     refuse_folder(folder, files, force)
+    wanted = api.read_plan(plan) if plan else None
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
-        result = api.restore(model, progress=progress)
+        result = api.restore(model, wanted, layers, also, progress=progress)
         dense = api.save(result, folder, force=force, progress=progress)
     report = restoration_report(result, dense)
     show(report, restoration_table(report), form)
