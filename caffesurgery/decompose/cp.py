@@ -22,6 +22,7 @@ from .geometry import Part
 from .power import components
 from .scheme import SCHEMES, Aim, GroupFactors, Scheme
 from .truncated import residual, squared_norm
+from .unfold import all_unfoldings
 
 SWEEPS = {3: {"normal": 20, "high": 40}, 4: {"normal": 36, "high": 72}}
 """Sweeps of joint ALS by ways and effort; those of 4 ways gain less and cost the same."""
@@ -88,6 +89,9 @@ class _Cp(Scheme):
         return GroupFactors(
             self.kernels(found.vectors, *block.shape), found.lost, found.gains, found.norms
         )
+
+    def unfoldings(self, block):
+        return (all_unfoldings(block),)
 
     def kernels(self, vectors, T, S, D, E) -> tuple[np.ndarray, ...]:
         """The parts' kernels from one (R, size) array for each mode."""

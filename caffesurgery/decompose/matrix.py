@@ -23,6 +23,9 @@ class MatrixScheme(Scheme):
         """The factors, as the parts' kernels, from the unfolding's singular triplets."""
         raise NotImplementedError
 
+    def unfoldings(self, block):
+        return ({"matrix": self.unfold(block)},)
+
     def factor(self, block, ranks, seed, tick, aim):
         svd = truncated_svd(self.unfold(block), ranks[0], seed)
         return GroupFactors(self.fold(svd, *block.shape), svd.lost, svd.values**2)

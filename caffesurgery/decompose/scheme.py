@@ -159,6 +159,14 @@ class Scheme:
 
     # -- what it does with numbers
 
+    def unfoldings(self, block: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+        """For each rank, the unfoldings of one group's kernel (T, S, D, E) that it is chosen by.
+
+        Matrices by the name of the mode that is their short side or that they separate; views
+        where possible.
+        """
+        raise NotImplementedError
+
     def decompose(
         self,
         kernel: np.ndarray,

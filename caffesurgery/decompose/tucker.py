@@ -23,6 +23,7 @@ from .truncated import (
     turned_columns,
     working,
 )
+from .unfold import by_input, by_output
 
 _SWEEPS = 30
 _WIDER, _SMALL = 1.5, 3  # ranks of the first HOSVD over those asked for; sweeps over its core
@@ -46,6 +47,9 @@ class Tucker2(Scheme):
 
     def bounds(self, T, S, D, E):
         return (min(S, T * D * E), min(T, S * D * E))
+
+    def unfoldings(self, block):
+        return {"S": by_input(block)}, {"T": by_output(block)}
 
     def chain(self, geometry, inner, outer):
         g = geometry
@@ -192,13 +196,3 @@ class Tucker1In(_Tucker1):
     def fold(self, svd, T, S, D, E):
         core = svd.projected.reshape(-1, D, E, T)
         return svd.left.T[:, :, None, None], core.transpose(3, 0, 1, 2)
-
-
-def by_output(block: np.ndarray) -> np.ndarray:
-    """Mode-4 unfolding T x (S D E) of a kernel (T, S, D, E); a view where possible."""
-    return block.reshape(len(block), -1)
-
-
-def by_input(block: np.ndarray) -> np.ndarray:
-    """Mode-3 unfolding S x (D E T) of a kernel (T, S, D, E); a copy for kernels above 1 x 1."""
-    return block.transpose(1, 2, 3, 0).reshape(block.shape[1], -1)

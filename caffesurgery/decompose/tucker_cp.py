@@ -15,6 +15,7 @@ from .geometry import Geometry, Part
 from .scheme import SCHEMES, GroupFactors, register
 from .truncated import squared_norm
 from .tucker import Tucker2
+from .unfold import all_unfoldings
 
 _CORE = 2
 """Core rank over the larger of R3 and R4 while all three grow: near the least error for its cost on
@@ -67,6 +68,10 @@ class Tucker2Cp(Tucker2):
             Part("_core_t", outer, rank, 1, 1, g.group),
             Part("_t", g.T, outer, 1, 1, g.group),
         )
+
+    def unfoldings(self, block):
+        inner, outer = super().unfoldings(block)
+        return inner, outer, all_unfoldings(block)
 
     def growing(self, geometry: Geometry, step: int, steps: int) -> tuple[int, ...]:
         """The channels' ranks in the first half of the way, with the core's; then the core's."""

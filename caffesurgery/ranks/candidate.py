@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cost import Cost, Sizes, chain_cost, dense_cost
 from ..decompose import Geometry, Scheme
+from ..timing import Profile, dense_part, predicted_ms
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,19 @@ class Candidate:
         """Cost of the chain at ``ranks``."""
         parts = self.scheme.parts(self.geometry, ranks)
         return self._shared(lambda sizes: chain_cost(parts, sizes, self.bias))
+
+    def cost(self, ranks: tuple[int, ...] | None) -> Cost:
+        """Cost of the chain at ``ranks``, or of the layer as it is where they are None."""
+        return self.before if ranks is None else self.after(ranks)
+
+    def milliseconds(self, ranks: tuple[int, ...] | None, profile: Profile, images: int) -> float:
+        """Predicted time of the chain at ``ranks``, of the layer as it is where they are None."""
+        geometry = self.geometry
+        parts = [dense_part(geometry)] if ranks is None else self.scheme.parts(geometry, ranks)
+        every = (self.sizes, *(sizes for _, sizes in self.twins))
+        return sum(
+            predicted_ms(parts, sizes, profile, self.bias, geometry.kind, images) for sizes in every
+        )
 
     def _shared(self, cost: Callable[[Sizes], Cost]) -> Cost:
         """Its own cost, and the multiply-adds of its twins."""

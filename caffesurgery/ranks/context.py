@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..cost import Cost
 from ..decompose import Aim
 from ..errors import RankError
+from ..timing import Profile
 
 Ranks = tuple[int, ...]
 
@@ -25,17 +25,6 @@ are.  The score of each case comes out, higher is better: an accuracy as a share
 may be evaluated side by side."""
 
 
-class Timing(Protocol):
-    """Predicts milliseconds from a cost profile."""
-
-    total: float
-    """Of the net as it is."""
-
-    def layer(self, name: str, scheme: str | None = None, ranks: Ranks | None = None) -> float:
-        """Of a layer as it is, or of the chain of ``scheme`` at ``ranks`` in its place."""
-        ...
-
-
 @dataclass(frozen=True)
 class RuleContext:
     """Everything about a net that its candidates do not tell.
@@ -46,8 +35,9 @@ class RuleContext:
     aim: effort and bound of the decompositions
     rest: cost of all that is not among the candidates, for one image
     measure: evaluates cases on labelled data; None without data
-    timing, rest_ms: predicts milliseconds of a layer, and those of all that is not among the
-        candidates; None without a cost profile
+    profile, rest_ms: how fast a machine is, with the milliseconds that it is predicted to take for
+        all that is not among the candidates; None where no times are asked for
+    images: how many images at a time those milliseconds are for
     """
 
     growth: bool = False
@@ -56,8 +46,9 @@ class RuleContext:
     aim: Aim = Aim()
     rest: Cost = Cost(0, 0)
     measure: Measure | None = None
-    timing: Timing | None = None
+    profile: Profile | None = None
     rest_ms: float = 0.0
+    images: int = 1
 
     def tell(self, layer: str, share: float) -> None:
         """Report progress, if anyone listens."""

@@ -22,6 +22,7 @@ TAU = 2.5129
 DEAD = 1e-4
 """Rows and columns with a norm below this share of the largest carry no weights."""
 _FLOOR = 1e-18
+_EXACT = 1e-14
 _CHUNK = 1 << 18  # values of x at a time
 _NEWTON = 60
 
@@ -86,12 +87,17 @@ def _alive(matrix: np.ndarray, axis: int, dead: float) -> np.ndarray:
 
 
 def estimate(found: Spectrum) -> Estimate:
-    """Rank and noise at the global minimum of the free energy; rank 0 where all is noise."""
+    """Rank and noise at the global minimum of the free energy; rank 0 where all is noise.
+
+    Noise below what float32 can hold is none: the rank is then the number of singular values.
+    """
     if not found.rows:
         return Estimate(0, 0.0, 0.0)
     total = float(found.squares.sum())
     squares = found.squares / total
     precision, rank = _minimum(found, squares)
+    if found.rows / precision < _EXACT:  # the noise's share of the squared norm
+        rank = int(np.count_nonzero(squares > 10 * _EXACT * squares[0]))
     return Estimate(rank, total / (found.columns * precision), float(squares[:rank].sum()))
 
 

@@ -15,9 +15,10 @@ from ..errors import PlanError, RankError, suggest
 from ..files.caffemodel import Caffemodel
 from ..net.shapes import NetShapes
 from ..ranks import Candidate, Choice, Skip
-from ..ranks.context import Timing
+from ..ranks.context import Ranks
+from ..timing import Profile, predict
 from .methods import choose
-from .plan import Kept, LayerPlan
+from .plan import Kept
 from .target import TYPES, Target, target
 from .wishes import Wishes
 
@@ -99,30 +100,37 @@ def with_twins(group: Sequence[Candidate]) -> Candidate:
 
 
 def rest_of(
-    shapes: NetShapes,
-    free: Sequence[Sequence[Candidate]],
-    pinned: Sequence[LayerPlan],
-    timing: Timing | None,
-) -> tuple[Cost, float]:
-    """Cost and predicted milliseconds of one image in all that a rule does not decide.
+    shapes: NetShapes, free: Sequence[Candidate], pinned: Sequence[tuple[Candidate, Ranks]]
+) -> Cost:
+    """Cost, for one image, of all that a rule does not decide.
 
-    That is the net as it is, with the ``pinned`` layers in place, without those of ``free``.
+    That is the net as it is, with the ``pinned`` layers at their ranks, without those of ``free``.
     """
-    decided = [with_twins(group).before for group in free]
-    cost = Cost(
+    saved = [(each.before, each.after(ranks)) for each, ranks in pinned]
+    return Cost(
         shapes.parameters
-        - sum(before.params for before in decided)
-        - sum(layer.before.params - layer.after.params for layer in pinned),
+        - sum(each.before.params for each in free)
+        - sum(before.params - after.params for before, after in saved),
         shapes.macs // shapes.images
-        - sum(before.macs for before in decided)
-        - sum(layer.before.macs - layer.after.macs for layer in pinned),
+        - sum(each.before.macs for each in free)
+        - sum(before.macs - after.macs for before, after in saved),
     )
-    if timing is None:
-        return cost, 0.0
-    ms = timing.total - sum(timing.layer(each.name) for group in free for each in group)
-    for layer in pinned:
-        ms += timing.layer(layer.name, layer.scheme, layer.ranks) - timing.layer(layer.name)
-    return cost, ms
+
+
+def rest_ms_of(
+    shapes: NetShapes,
+    free: Sequence[Candidate],
+    pinned: Sequence[tuple[Candidate, Ranks]],
+    profile: Profile,
+) -> float:
+    """The same in milliseconds that ``profile`` predicts, for the batch that the net takes."""
+    images = shapes.images
+    total = sum(layer.ms or 0.0 for layer in predict(shapes, profile))
+    total -= sum(each.milliseconds(None, profile, images) for each in free)
+    for each, ranks in pinned:
+        total += each.milliseconds(ranks, profile, images)
+        total -= each.milliseconds(None, profile, images)
+    return total
 
 
 def spread(

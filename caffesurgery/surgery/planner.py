@@ -7,7 +7,7 @@ than before is left alone, unless growth is allowed.  The plan says for each lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..decompose import Aim
@@ -17,10 +17,11 @@ from ..files.caffemodel import Caffemodel
 from ..net.net import Net
 from ..net.shapes import NetShapes
 from ..ranks import Candidate, Choice, Rule, RuleContext, Skip, parse_rule
-from ..ranks.context import Measure, Progress, Timing
+from ..ranks.context import Measure, Progress, Ranks
 from ..ranks.explicit import Explicit, best_match
+from ..timing import Profile
 from .aims import check_aims
-from .candidates import find_candidates, rest_of, sharing, spread, with_twins
+from .candidates import find_candidates, rest_ms_of, rest_of, sharing, spread, with_twins
 from .methods import check_method
 from .plan import Kept, LayerPlan, Plan
 from .wishes import Wishes
@@ -42,7 +43,7 @@ def make_plan(
     progress: Progress | None = None,
     wishes: Wishes = Wishes(),  # noqa: B008  frozen
     evaluate: Evaluate | None = None,
-    timing: Timing | None = None,
+    profile: Profile | None = None,
     aim: Aim = Aim(),  # noqa: B008  frozen
     freeze: bool = False,
 ) -> Plan:
@@ -51,7 +52,7 @@ def make_plan(
     ``method`` is a scheme or a policy ('cp', 'tucker2'), ``ranks`` a rule such as 'ratio=0.25',
     ``layers`` names or glob patterns, ``wishes`` what is wanted of single layers.  With ``growth``
     a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
-    ``timing`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach;
+    ``profile`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach;
     with ``freeze`` the new layers are not trained.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
@@ -81,7 +82,7 @@ def make_plan(
         freeze=freeze,
     )
     context = RuleContext(growth=growth, progress=progress, seed=seed, aim=aim)
-    problem = _Problem(shapes, candidates, context, base, evaluate, timing)
+    problem = _Problem(shapes, candidates, context, base, evaluate, profile)
     allocated = problem.allocate(rule, wishes.pins([each.name for each in candidates]))
     decided = [_decide(each, allocated[each.name], growth) for each in candidates]
     kept += [entry for entry in decided if isinstance(entry, Kept)]
@@ -104,7 +105,7 @@ class _Problem:
     context: RuleContext
     base: Plan
     evaluate: Evaluate | None
-    timing: Timing | None
+    profile: Profile | None
 
     def allocate(self, rule: Rule, pins: Explicit | None) -> dict[str, Choice | Skip]:
         """What each candidate gets: by the pins, and by the rule where there are none."""
@@ -116,52 +117,49 @@ class _Problem:
         if isinstance(rule, Explicit):  # it may name each of those that share their weights
             found.update(rule.allocate([each for group in free for each in group], self.context))
         elif free:
-            pinned = spread(found, [group for group in groups if group not in free])
-            context = self._context(free, pinned)
-            found.update(rule.allocate([with_twins(group) for group in free], context))
+            fixed = [group for group in groups if group not in free]
+            pinned = self._pinned(fixed, spread(found, fixed))
+            candidates = [with_twins(group) for group in free]
+            found.update(rule.allocate(candidates, self._context(candidates, pinned)))
         return spread(found, groups)
 
-    def _context(self, free, pinned: dict[str, Choice | Skip]) -> RuleContext:
+    def _pinned(self, groups, found: dict[str, Choice | Skip]) -> list[tuple[Candidate, Ranks]]:
+        """The layers, with their twins, that are decomposed as they are pinned, and their ranks."""
+        whole = [(with_twins(group), found[group[0].name]) for group in groups]
+        return [
+            (each, choice.ranks)
+            for each, choice in whole
+            if isinstance(_decide(each, choice, self.context.growth), LayerPlan)
+        ]
+
+    def _context(self, free, pinned: list[tuple[Candidate, Ranks]]) -> RuleContext:
         """The context with the pinned layers, and what does not change, as the rest of the net."""
-        growth, by_name = self.context.growth, {each.name: each for each in self.candidates}
-        fixed = [_decide(by_name[name], choice, growth) for name, choice in pinned.items()]
-        layers = [entry for entry in fixed if isinstance(entry, LayerPlan)]
-        rest, rest_ms = rest_of(self.shapes, free, layers, self.timing)
+        rest_ms = rest_ms_of(self.shapes, free, pinned, self.profile) if self.profile else 0.0
         return replace(
             self.context,
-            rest=rest,
+            rest=rest_of(self.shapes, free, pinned),
+            profile=self.profile,
             rest_ms=rest_ms,
-            timing=self.timing,
-            measure=self._measure(layers) if self.evaluate else None,
+            images=self.shapes.images,
+            measure=self._measure(free, pinned) if self.evaluate else None,
         )
 
-    def _measure(self, pinned: list[LayerPlan]) -> Measure:
+    def _measure(self, free, pinned: list[tuple[Candidate, Ranks]]) -> Measure:
         """Scores cases of ranks as plans; pinned layers are part of each of them."""
-        twins = {
-            group[0].name: [each.name for each in group]
-            for group in sharing(self.candidates, self.shapes)
-        }
-        schemes = {each.name: each.scheme.name for each in self.candidates}
+        by_name = {each.name: each for each in free}
 
-        def measure(cases):
-            return self.evaluate(
-                [
-                    replace(
-                        self.base,
-                        layers=(
-                            *pinned,
-                            *(
-                                LayerPlan(twin, schemes[twin], ranks)
-                                for name, ranks in case.items()
-                                for twin in twins[name]
-                            ),
-                        ),
-                    )
-                    for case in cases
-                ]
-            )
+        def plan(case) -> Plan:
+            cut = [*pinned, *((by_name[name], ranks) for name, ranks in case.items())]
+            return replace(self.base, layers=tuple(_plans(cut)))
 
-        return measure
+        return lambda cases: self.evaluate([plan(case) for case in cases])
+
+
+def _plans(cut: Iterable[tuple[Candidate, Ranks]]) -> Iterator[LayerPlan]:
+    """The plans of layers and their twins at ranks."""
+    for each, ranks in cut:
+        for name in (each.name, *(name for name, _ in each.twins)):
+            yield LayerPlan(name, each.scheme.name, ranks)
 
 
 def _decide(candidate: Candidate, choice: Choice | Skip, growth: bool) -> LayerPlan | Kept:
