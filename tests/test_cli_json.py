@@ -155,8 +155,12 @@ def test_every_json_key_is_documented():
     np.save("labels.npy", np.arange(4))
     form = ("--format", "json")
     labels = ("--images", "images.npy", "--labels", "labels.npy")
+    np.save("pixels.npy", np.zeros((2, 3, 16, 16)))
+    smaller = ("--int8", "--images", "pixels.npy", "--ort", "--check-mobile")
     reports = [
         succeed("inspect", D, W, *form).json,
+        succeed("export", D, W, "-o", "small.onnx", *smaller, *form).json,
+        succeed("bench", "small.onnx", "--runs", 1, "--loads", 1, *form).json,
         succeed("plan", D, W, *CP, "-o", "p", *form).json,
         succeed("compress", D, W, *CP, "-o", "small", *form).json,
         succeed("restore", "small/" + D, "small/" + W, "-o", "dense", *form).json,
@@ -166,7 +170,12 @@ def test_every_json_key_is_documented():
     ]
     documented = set(re.findall(r"`(\w+)`", resource("docs", "json.md").read_text("utf-8")))
     documented |= {"rank", "in", "out"}
-    names = {"files", "inputs", "outputs"}  # objects whose keys are names, not words of ours
+    names = {
+        "files",
+        "inputs",
+        "outputs",
+        "operators",
+    }  # objects whose keys are names, not words of ours
     used: set[str] = set()
 
     def gather(value):

@@ -7,7 +7,7 @@
     print(caffesurgery.compare(model, smaller))
     print(caffesurgery.evaluate(smaller, "images.npz", "labels.npy"))
 
-Nothing is written but by ``save``, ``compress`` and ``export_onnx``, and those write whole files or
+Nothing is written but by ``save``, ``compress`` and the exports, and those write whole files or
 none.
 """
 
@@ -17,6 +17,7 @@ from .estimate import estimate
 from .evaluate import Evaluator, evaluate
 from .model import Model, inspect, load
 from .onnx import compare, export_onnx
+from .phones import bench, check_mobile, export_for_phones, preprocessing
 from .run import run, time_net
 from .save import file_names, save
 from .surgery import Result, apply, plan, read_plan, restore
@@ -26,16 +27,20 @@ __all__ = [
     "Model",
     "Result",
     "apply",
+    "bench",
     "calibrate",
+    "check_mobile",
     "compare",
     "compress",
     "estimate",
     "evaluate",
+    "export_for_phones",
     "export_onnx",
     "file_names",
     "inspect",
     "load",
     "plan",
+    "preprocessing",
     "read_plan",
     "restore",
     "run",

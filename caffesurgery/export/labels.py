@@ -36,6 +36,13 @@ def read_labels(path: str | os.PathLike) -> list[str]:
     return [line.strip() for line in text.rstrip().splitlines()]
 
 
+def label_names(given) -> tuple[list[str], str]:
+    """(Labels, where they came from) of a file's path or a list of names."""
+    if isinstance(given, (str, os.PathLike)):
+        return read_labels(given), os.fspath(given)
+    return [str(name) for name in given], "the labels"
+
+
 def with_labels(model: Model, labels: Sequence[str], source: str = "the labels") -> Model:
     """``model`` with ``labels`` in its metadata; ExportError unless an output has as many classes.
 

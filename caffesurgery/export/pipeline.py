@@ -18,6 +18,9 @@ PREFIX = "preprocess"
 """Nodes and tensors of the preprocessing are called ``preprocess/...``."""
 
 _FLOAT = 1
+_LAST_AXIS = 3
+_BEFORE_FIRST = -(2**31)
+"""The end of a Slice that runs backwards through element 0."""
 _HEIGHT_NHWC, _HEIGHT_NCHW = 1, 2
 _RESIZE_AXES_OPSET = 18
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
@@ -42,10 +45,18 @@ class Pipeline:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
     def pick(self, order: Sequence[int]) -> None:
-        """Channels in another order, or fewer of them; nothing where they stand like this."""
-        if list(order) != list(range(self.channels)):
-            self._step("Gather", [self._const(order, "channels")], axis=3)
-            self.channels = len(order)
+        """Channels in a row, forwards or backwards; nothing where they stand like this.
+
+        A Slice, since not every accelerator knows Gather.
+        """
+        if list(order) == list(range(self.channels)):
+            return
+        step = 1 if order[0] < order[-1] else -1
+        end = order[-1] + step if order[-1] + step >= 0 else _BEFORE_FIRST
+        bounds = (([order[0]], "pick_from"), ([end], "pick_to"), ([_LAST_AXIS], "pick_axis"))
+        constants = [self._const(values, hint) for values, hint in bounds]
+        self._step("Slice", [*constants, self._const([step], "pick_step")])
+        self.channels = len(order)
 
     def to_grey(self, order: Sequence[int]) -> None:
         """One channel of luma; ``order`` says where red, green and blue stand."""

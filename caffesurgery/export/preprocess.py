@@ -16,14 +16,11 @@ import numpy as np
 
 from ..errors import ExportError
 from ..files.mean import load_mean
-from ..net.transform import Transform
+from ..net.transform import CAMERAS, CHANNELS, Transform
+from .graph import Node
 from .model import Model, Value
 from .pipeline import Pipeline
 
-CAMERAS = ("rgb", "bgr", "rgba", "bgra", "gray")
-"""Orders of the bytes of one pixel in a frame."""
-CHANNELS = ("bgr", "rgb", "gray")
-"""Orders of the channels that a net may have been trained with."""
 INPUT = "image"
 """The name of the frame in the model, unless a blob has it."""
 
@@ -143,6 +140,16 @@ def attach(model: Model, wanted: Preprocess) -> Model:
             "preprocessing": describe(wanted, (height, width)),
         },
     )
+
+
+def alone(model: Model, wanted: Preprocess) -> Model:
+    """Only the preprocessing of ``model``: frames in, and out what the model's input takes."""
+    blob = _image_input(model)[0]
+    step = Node("Identity", "prepared", (blob.name,), ("prepared",), {})
+    bare = Model(
+        "preprocessing", model.opset, (blob,), (Value("prepared", blob.dims),), (), (step,), {}
+    )
+    return attach(bare, wanted)
 
 
 def describe(wanted: Preprocess, size: tuple[int, int]) -> str:

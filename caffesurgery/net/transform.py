@@ -15,6 +15,11 @@ from ..errors import NetError
 from .net import Layer, Net
 from .params import Params
 
+CAMERAS = ("rgb", "bgr", "rgba", "bgra", "gray")
+"""Orders of the bytes of one pixel in a frame."""
+CHANNELS = ("bgr", "rgb", "gray")
+"""Orders of the channels that a net may have been trained with."""
+
 _SAYING = ("transform_param", "image_data_param")
 
 

@@ -8,10 +8,13 @@ from .encode import encode_json
 from .evaluation import evaluation_report
 from .nets import MACS_NOTE, inspect_net, net_cost, per_image
 from .onnx import export_report
+from .phones import accelerator_rows, bench_report, variant_rows
 from .surgery import operation_report, plan_report, restoration_report
 
 __all__ = [
     "MACS_NOTE",
+    "accelerator_rows",
+    "bench_report",
     "encode_json",
     "evaluation_report",
     "export_report",
@@ -21,4 +24,5 @@ __all__ = [
     "per_image",
     "plan_report",
     "restoration_report",
+    "variant_rows",
 ]

@@ -19,16 +19,29 @@ from ..export.model import Model
 from ..export.onnx import build
 
 _ERRORS_ONLY = 3
+_KINDS = {"tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+"""ONNX Runtime's names of types that are not float32, as NumPy has them."""
 _KEEP_MAPPED = 1 << 27
 """Bytes of weights from which ONNX Runtime shall not make repacked copies for speed."""
 
 
 class Session:
-    """A model in ONNX Runtime.  ``inputs`` maps names to dims (a str or None for an open axis)."""
+    """A model in ONNX Runtime.
 
-    def __init__(self, path: str | os.PathLike, *, repack: bool = True, threads: int | None = None):
-        """``repack=False`` lets weights stay where they are mapped, for some loss of speed.
+    ``inputs`` maps names to dims (a str or None for an open axis), ``kinds`` to NumPy types,
+    ``metadata`` keys to texts.
+    """
 
+    def __init__(
+        self,
+        path: str | os.PathLike | bytes,
+        *,
+        repack: bool = True,
+        threads: int | None = None,
+    ):
+        """``path`` may be a model's bytes.
+
+        ``repack=False`` lets weights stay where they are mapped, for some loss of speed.
         ``threads`` compute at a time, by default as many as there are processors.
         """
         import onnxruntime
@@ -38,6 +51,8 @@ class Session:
         # threads that wait in a loop take the cores from the other net's session
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = threads or 0
+        # 8-bit sums as exact as on ARM: those of older x86 processors overflow otherwise
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if not repack:
             options.add_session_config_entry("session.disable_prepacking", "1")
         try:
@@ -45,12 +60,17 @@ class Session:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
-            raise VerifyError(f"{path}: ONNX Runtime cannot load the model: {error}") from error
+            name = "the model" if isinstance(path, bytes) else path
+            raise VerifyError(f"{name}: ONNX Runtime cannot load the model: {error}") from error
+        self.kinds = {
+            value.name: _KINDS.get(value.type, "float32") for value in self._session.get_inputs()
+        }
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.inputs = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Output name -> array, for one float32 array per input."""
+        """Output name -> array, for one array of the right type per input."""
         try:
             found = self._session.run(self.outputs, dict(feeds))
         except Exception as error:

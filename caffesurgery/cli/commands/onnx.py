@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ...errors import VerifyError
 from .. import options
-from ..console import progress_bar, say, show
+from ..console import print_table, progress_bar, say, say_written, show
+from ..phone_options import wishes, with_phone_options
 from .group import cli
 
 
@@ -17,23 +20,31 @@ from .group import cli
 @click.option("--opset", type=int, default=13, show_default=True, help="ONNX operator set.")
 @click.option("--batch", type=click.IntRange(min=1), help="Fix the batch, which is left open.")
 @click.option("--blob", "blobs", multiple=True, help="Make a blob in between an output too.")
+@with_phone_options
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def export(net, weights, path, opset, batch, blobs, inputs, force, form):
+def export(net, weights, path, opset, batch, blobs, inputs, force, form, **phone):
     """Write NET with WEIGHTS as ONNX."""
     from ... import api
-    from ...report import export_report
-    from ..tables import export_table
+    from ..tables import export_table, mobile_table, variants_table
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
+    wanted = wishes(model, phone)
     with progress_bar() as progress:
-        done = api.export_onnx(
-            model, path, force=force, progress=progress, opset=opset, batch=batch, keep_blobs=blobs
-        )
-    report = export_report(done)
+        report = api.export_for_phones(
+            model, path, force=force, progress=progress, opset=opset, batch=batch, keep_blobs=blobs,
+            **wanted,
+        )  # fmt: skip
     show(report, export_table(report), form)
-    say(f"wrote {path}")
+    if form == "table" and report["variants"]:
+        print_table(variants_table(report))
+    if form == "table" and report["mobile"]:
+        print_table(mobile_table(report))
+    if len(report["files"]) == 1:
+        say(f"wrote {path}")
+    else:
+        say_written(report["files"], str(Path(path).parent))
 
 
 @cli.command()

@@ -4,21 +4,25 @@ from .cost import cost_table, profile_table
 from .evaluation import evaluation_table
 from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table
+from .phones import bench_table, mobile_table, variants_table
 from .surgery import methods_table, operation_table, restoration_table
 from .table import Table
 from .time import time_table
 
 __all__ = [
     "Table",
+    "bench_table",
     "comparison_table",
     "cost_table",
     "evaluation_table",
     "export_table",
     "inspection_table",
     "methods_table",
+    "mobile_table",
     "operation_table",
     "profile_table",
     "restoration_table",
     "time_table",
+    "variants_table",
     "zoo_table",
 ]
