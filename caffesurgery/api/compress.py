@@ -30,14 +30,15 @@ def compress(
     force: bool = False,
     jobs: int | None = None,
     evaluate=None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ):
     """The whole job: plan, apply, save, export, and compare what was written with the original.
 
     Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
     ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
-    same; the report's notes name the layer.  ``evaluate`` is as ``plan`` takes it.  Returns the
-    report as a dict.
+    same; the report's notes name the layer.  ``evaluate`` and ``dask`` are as ``plan`` takes them.
+    Returns the report as a dict.
     """
     weights = model.require_weights()
     files = file_names([model.net.doc.path, *map(str, also)], weights.path, True)
@@ -54,6 +55,8 @@ def compress(
             max_norm=max_norm,
             freeze=freeze,
             evaluate=evaluate,
+            jobs=jobs,
+            dask=dask,
             progress=progress,
         )
         result = apply(model, made, also, jobs=jobs, progress=progress)

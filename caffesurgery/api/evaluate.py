@@ -24,7 +24,7 @@ class Evaluator:
 
         with caffesurgery.Evaluator("train.npz", samples=2000) as evaluator:
             print(evaluator(model)["top1"])
-            plan = caffesurgery.plan(model, "spatial", "enc-inf:macs=0.5", evaluate=evaluator)
+            plan = caffesurgery.plan(model, "spatial", "drop=0.01", evaluate=evaluator)
 
     images, labels: as ``compare`` takes them, or a folder of image files (see ``help evaluate``)
     metric: what rules look at, one of 'top1', 'top5', 'loss', 'agreement' (with the net as it is)
@@ -111,20 +111,20 @@ class Evaluator:
 
         For the loss it is exp(-loss), so that higher is better with every metric.
         """
-        with self._opened():
+        with self.opened():
             cases = [_case(plan, model) for plan in plans]
             seed = plans[0].seed if plans else 0
             found = self._measurer(model, seed).measure(cases, stage_of(progress, "evaluate"))
         return [metrics.score(self.metric) for metrics in found]
 
     @contextmanager
-    def _opened(self) -> Iterator[None]:
+    def opened(self) -> Iterator:
         """Workers for as long as the block takes, unless they are there already."""
         if self._workers is not None:
-            yield
+            yield self._workers
             return
         with self:
-            yield
+            yield self._workers
 
     def _measurer(self, model: Model, seed: int):
         from ..verify.evaluate import check_subject
@@ -187,6 +187,19 @@ def plan_evaluator(model: Model, evaluate, progress: Progress | None):
     if isinstance(evaluate, Evaluator):
         return lambda plans: evaluate.scores(model, plans, progress)
     return lambda plans: [_scored(model, plan, evaluate) for plan in plans]
+
+
+@contextmanager
+def plan_workers(evaluate, jobs: int | None, dask: str | None) -> Iterator:
+    """The workers of an Evaluator, or others where there is none."""
+    from ..workers import open_workers
+
+    if isinstance(evaluate, Evaluator):
+        with evaluate.opened() as workers:
+            yield workers
+    else:
+        with open_workers(jobs, dask) as workers:
+            yield workers
 
 
 def _scored(model: Model, plan: Plan, evaluate: Callable) -> float:

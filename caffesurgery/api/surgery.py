@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..net.net import read_net
-from .evaluate import plan_evaluator
+from .evaluate import plan_evaluator, plan_workers
 from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
@@ -42,6 +42,8 @@ def plan(
     max_norm: float | None = None,
     freeze: bool = False,
     evaluate=None,
+    jobs: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.
@@ -54,26 +56,30 @@ def plan(
     max_norm: bound on the sum of the norms of CP components over the norm of the kernel
     freeze: the new layers get learning rates of 0
     evaluate: for rules that measure, an Evaluator, or a function from a model to its score
+    jobs, dask: worker processes for rules that decompose, by default one for each processor, or the
+        address of a Dask scheduler; an Evaluator brings its own
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose.
     """
     from ..decompose import Aim
     from ..surgery.planner import make_plan
 
-    made = make_plan(
-        model.net,
-        model.shapes,
-        model.require_weights(),
-        method,
-        ranks,
-        _patterns(layers),
-        seed,
-        allow_growth,
-        stage_of(progress, "plan"),
-        aim=Aim(effort, max_norm),
-        freeze=freeze,
-        evaluate=plan_evaluator(model, evaluate, progress),
-    )
+    with plan_workers(evaluate, jobs, dask) as workers:
+        made = make_plan(
+            model.net,
+            model.shapes,
+            model.require_weights(),
+            method,
+            ranks,
+            _patterns(layers),
+            seed,
+            allow_growth,
+            stage_of(progress, "plan"),
+            aim=Aim(effort, max_norm),
+            freeze=freeze,
+            evaluate=plan_evaluator(model, evaluate, progress),
+            workers=workers,
+        )
     _require_layers(made)
     return made
 

@@ -218,7 +218,7 @@ _MEASURE = (
         help="What rules that need images look at.",
     ),
     click.option(
-        "--dask", metavar="ADDRESS", help="Measure on this Dask cluster, e.g. tcp://host:8786."
+        "--dask", metavar="ADDRESS", help="Work on this Dask cluster, e.g. tcp://host:8786."
     ),
 )
 
@@ -247,7 +247,7 @@ def evaluator(given, jobs=None):
     given = dict(given)
     no_cache = given.pop("no_cache")
     if not given["images"]:
-        rest = {**given, "metric": None}
+        rest = {**given, "metric": None, "dask": None}
         idle = [name for name, value in rest.items() if value not in (None, False, "")]
         if idle:
             raise UsageError(f"--{idle[0]} says nothing without --images; give the images too")

@@ -7,6 +7,7 @@ A rule that needs no more than weights ignores nearly all of it; a rule that nee
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from ..cost import Cost
@@ -35,6 +36,7 @@ class RuleContext:
     aim: effort and bound of the decompositions
     rest: cost of all that is not among the candidates, for one image
     measure: evaluates cases on labelled data; None without data
+    workers: decompose layers for rules that ask for it; None where nobody does but this process
     profile, rest_ms: how fast a machine is, with the milliseconds that it is predicted to take for
         all that is not among the candidates; None where no times are asked for
     images: how many images at a time those milliseconds are for
@@ -46,6 +48,7 @@ class RuleContext:
     aim: Aim = Aim()
     rest: Cost = Cost(0, 0)
     measure: Measure | None = None
+    workers: Executor | None = None
     profile: Profile | None = None
     rest_ms: float = 0.0
     images: int = 1

@@ -8,6 +8,7 @@ than before is left alone, unless growth is allowed.  The plan says for each lay
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from ..decompose import Aim
@@ -46,6 +47,7 @@ def make_plan(
     profile: Profile | None = None,
     aim: Aim = Aim(),  # noqa: B008  frozen
     freeze: bool = False,
+    workers: Executor | None = None,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
@@ -53,7 +55,7 @@ def make_plan(
     ``layers`` names or glob patterns, ``wishes`` what is wanted of single layers.  With ``growth``
     a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
     ``profile`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach;
-    with ``freeze`` the new layers are not trained.
+    with ``freeze`` the new layers are not trained; ``workers`` decompose for the rules that ask.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     check_method(method)
@@ -81,7 +83,7 @@ def make_plan(
         max_norm=aim.max_norm,
         freeze=freeze,
     )
-    context = RuleContext(growth=growth, progress=progress, seed=seed, aim=aim)
+    context = RuleContext(growth, progress, seed, aim, workers=workers)
     problem = _Problem(shapes, candidates, context, base, evaluate, profile)
     allocated = problem.allocate(rule, wishes.pins([each.name for each in candidates]))
     decided = [_decide(each, allocated[each.name], growth) for each in candidates]

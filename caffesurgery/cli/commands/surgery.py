@@ -50,6 +50,8 @@ def plan(
             max_norm=max_norm,
             freeze=freeze,
             evaluate=evaluator,
+            jobs=jobs,
+            dask=data["dask"],
             progress=progress,
         )
     write_bytes(path, made.dumps().encode(), force)
@@ -135,6 +137,7 @@ def compress(
             force=force,
             jobs=jobs,
             evaluate=evaluator,
+            dask=data["dask"],
             progress=progress,
         )
     _show_compression(report, form)
