@@ -25,6 +25,7 @@ setup(
         Extension(
             "caffesurgery._im2col",
             ["caffesurgery/cost/_im2col.c"],
+            depends=[f"caffesurgery/cost/_im2col_{name}.h" for name in ("geometry", "kernels")],
             extra_compile_args=optimise + flags,
             optional=not flags,
         )

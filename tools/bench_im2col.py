@@ -84,7 +84,7 @@ def main() -> int:
     print(f"copy {copy:.2f} GB/s\n")
     print(
         f"{'layer':<34}{'columns':>10}{'C':>8}{'C x' + str(options.threads):>8}{'NumPy':>8}"
-        f"{'C/NumPy':>9}{'C/copy':>8}{'col2im':>8}{'/NumPy':>8}"
+        f"{'C/NumPy':>9}{'C/copy':>8}{'col2im':>8}{'/NumPy':>8}{'/copy':>7}"
     )
     ratios = []
     for (shape, window), name in layers([options.net] if options.net else zoo.names()).items():
@@ -94,7 +94,7 @@ def main() -> int:
         ratios.append((c / numpy, back / back_numpy))
         print(
             f"{name:<34}{size / 1e6:7.2f} MB{c:8.2f}{many:8.2f}{numpy:8.2f}{c / numpy:9.2f}"
-            f"{c / copy:8.2f}{back:8.2f}{back / back_numpy:8.2f}"
+            f"{c / copy:8.2f}{back:8.2f}{back / back_numpy:8.2f}{back / copy:7.2f}"
         )
     worst = [min(column) for column in zip(*ratios)]
     print(f"\nslowest against NumPy: im2col {worst[0]:.2f}, col2im {worst[1]:.2f}")

@@ -18,13 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SSE2__) || defined(_M_X64)
-#include <emmintrin.h>
-#define HAVE_STREAM 1
-#else
-#define HAVE_STREAM 0
-#endif
-
 #ifndef _WIN32
 #include <pthread.h>
 #define HAVE_PTHREAD
@@ -34,269 +27,19 @@
 #define MOST_THREADS 256
 /* Columns for which it is worth starting one more thread. */
 #define THREAD_BYTES (4 << 20)
-/* Columns that no cache holds until they are read: they are written past it. */
-#ifndef STREAM_BYTES
-#define STREAM_BYTES (20 << 20)
-#endif
 
-/* One axis.  Every value fits an int, as in Caffe, so int64 arithmetic on them cannot overflow. */
-struct axis {
-    int64_t size, kernel, pad, stride, dilation, out;
-};
+#include "_im2col_geometry.h"
 
-/* Output positions first <= o < last of one axis meet the image, at o * stride + offset. */
-struct span {
-    Py_ssize_t first, last, offset;
-};
-
-struct plane {
-    struct axis h, w;
-    Py_ssize_t in_count, out_count; /* values in one channel of the image, in one row of columns */
-    Py_ssize_t part; /* values of an image's row with one x % stride; 0: not worth sorting */
-};
-
-static struct span
-meet(const struct axis *axis, int64_t k)
-{
-    struct span span = {0, 0, 0};
-    const int64_t offset = k * axis->dilation - axis->pad;
-    const int64_t first = offset >= 0 ? 0 : (-offset + axis->stride - 1) / axis->stride;
-    int64_t last = offset < axis->size ? (axis->size - 1 - offset) / axis->stride + 1 : 0;
-
-    if (last > axis->out) {
-        last = axis->out;
-    }
-    if (first < last) {
-        span.first = (Py_ssize_t)first;
-        span.last = (Py_ssize_t)last;
-    }
-    span.offset = (Py_ssize_t)offset;
-    return span;
-}
-
-/* What is still in the nearest cache when it is touched again. */
-#define NEAR_BYTES 16384
-
-/* Everything one call needs, checked; the two buffers are held until release(). */
-struct job {
-    Py_buffer image, columns;
-    struct plane plane;
-    Py_ssize_t channels; /* over the whole batch: channels do not mix */
-    Py_ssize_t threads;
-    int stream;
-};
-
-#if HAVE_STREAM
-/* A copy that does not fetch the target's cache lines before it writes them. */
-static void
-stream(void *target, const void *source, size_t bytes)
-{
-    char *to = target;
-    const char *from = source;
-    size_t head = (size_t)(-(uintptr_t)to % sizeof(__m128i));
-
-    head = head < bytes ? head : bytes;
-    memcpy(to, from, head);
-    for (to += head, from += head, bytes -= head; bytes >= 16; to += 16, from += 16, bytes -= 16) {
-        _mm_stream_si128((__m128i *)(void *)to, _mm_loadu_si128((const __m128i *)(const void *)from));
-    }
-    memcpy(to, from, bytes);
-}
-#else
-#define stream memcpy
-#define _mm_sfence()
-#endif
-
-/* DEFINE_KERNELS(T): im2col_T and col2im_T, what one thread does of a job. */
-#define DEFINE_KERNELS(T)                                                                          \
-    /* Every step-th value; the strides that nets use are constants for the compiler. */           \
-    static inline void every_##T(T *restrict to, const T *restrict from, Py_ssize_t count,         \
-                                 Py_ssize_t step)                                                  \
-    {                                                                                              \
-        Py_ssize_t i;                                                                              \
-                                                                                                   \
-        for (i = 0; i < count; i++) {                                                              \
-            to[i] = from[i * step];                                                                \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    static void take_##T(T *to, const T *from, Py_ssize_t count, Py_ssize_t step)                  \
-    {                                                                                              \
-        if (step == 1) {                                                                           \
-            memcpy(to, from, (size_t)count * sizeof(T));                                           \
-        } else if (step == 2) {                                                                    \
-            every_##T(to, from, count, 2);                                                         \
-        } else if (step == 4) {                                                                    \
-            every_##T(to, from, count, 4);                                                         \
-        } else {                                                                                   \
-            every_##T(to, from, count, step);                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* The plane with each row's values sorted by x % stride: what a kernel element meets of a     \
-       row then lies together. */                                                                  \
-    static void sort_##T(const T *image, T *sorted, const struct plane *p)                         \
-    {                                                                                              \
-        const Py_ssize_t step = (Py_ssize_t)p->w.stride, width = (Py_ssize_t)p->w.size;            \
-        Py_ssize_t y, phase;                                                                       \
-                                                                                                   \
-        for (y = 0; y < p->h.size; y++, image += width) {                                          \
-            for (phase = 0; phase < step; phase++, sorted += p->part) {                            \
-                take_##T(sorted, image + phase, (width - phase + step - 1) / step, step);          \
-            }                                                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* Stride 1 and out.w == in.w: a row of columns is the plane shifted, so one copy does; what   \
-       it carries around the ends of the image's rows is padding and is cleared afterwards. */     \
-    static void shift_##T(const T *image, T *row, const struct plane *p, struct span y,            \
-                          struct span x)                                                           \
-    {                                                                                              \
-        const Py_ssize_t width = (Py_ssize_t)p->w.out;                                             \
-        const Py_ssize_t begin = y.first * width + x.first;                                        \
-        const Py_ssize_t end = (y.last - 1) * width + x.last;                                      \
-        Py_ssize_t oy, ox;                                                                         \
-                                                                                                   \
-        memset(row, 0, (size_t)begin * sizeof(T));                                                 \
-        memcpy(row + begin, image + ((y.first + y.offset) * width + x.first + x.offset),           \
-               (size_t)(end - begin) * sizeof(T));                                                 \
-        memset(row + end, 0, (size_t)(p->out_count - end) * sizeof(T));                            \
-        for (oy = y.first; oy < y.last - 1; oy++) {                                                \
-            for (ox = x.last; ox < width + x.first; ox++) {                                        \
-                row[oy * width + ox] = 0;                                                          \
-            }                                                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* Output rows begin..end - 1 into ``to``; ``sorted`` is NULL, or the plane as sort_T leaves    \
-       it. */                                                                                      \
-    static void gather_##T(const T *image, const T *sorted, T *to, const struct plane *p,          \
-                           struct span y, struct span x, Py_ssize_t begin, Py_ssize_t end)         \
-    {                                                                                              \
-        const Py_ssize_t width = (Py_ssize_t)p->w.out, stride = (Py_ssize_t)p->w.stride;           \
-        const Py_ssize_t left = x.first * stride + x.offset, count = x.last - x.first;             \
-        const Py_ssize_t step = sorted == NULL ? stride : 1;                                       \
-        const Py_ssize_t pitch = sorted == NULL ? (Py_ssize_t)p->w.size : stride * p->part;        \
-        const T *from = sorted == NULL ? image + left                                              \
-                                       : sorted + left % stride * p->part + left / stride;         \
-        Py_ssize_t oy, ox;                                                                         \
-                                                                                                   \
-        for (oy = begin; oy < end; oy++, to += width) {                                            \
-            if (oy < y.first || oy >= y.last) {                                                    \
-                memset(to, 0, (size_t)width * sizeof(T));                                          \
-                continue;                                                                          \
-            }                                                                                      \
-            for (ox = 0; ox < x.first; ox++) {                                                     \
-                to[ox] = 0;                                                                        \
-            }                                                                                      \
-            take_##T(to + x.first, from + (oy * (Py_ssize_t)p->h.stride + y.offset) * pitch,       \
-                     count, step);                                                                 \
-            for (ox = x.last; ox < width; ox++) {                                                  \
-                to[ox] = 0;                                                                        \
-            }                                                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* One row of columns, which meets the image somewhere: there at once, or, where it is to be   \
-       streamed, in pieces that are made in ``near``. */                                           \
-    static void row_##T(const T *image, const T *sorted, T *row, T *near, const struct plane *p,   \
-                        struct span y, struct span x)                                              \
-    {                                                                                              \
-        const Py_ssize_t width = (Py_ssize_t)p->w.out, high = (Py_ssize_t)p->h.out;                \
-        const Py_ssize_t room = NEAR_BYTES / (Py_ssize_t)sizeof(T);                                \
-        const Py_ssize_t band = near == NULL ? high : room / width;                                \
-        const int shifted = p->h.stride == 1 && p->w.stride == 1 && p->w.out == p->w.size &&       \
-                            p->out_count <= room;                                                  \
-        Py_ssize_t oy, end;                                                                        \
-                                                                                                   \
-        for (oy = 0; oy < high; oy = end) {                                                        \
-            T *to = near == NULL ? row + oy * width : near;                                        \
-            end = oy + band < high ? oy + band : high;                                             \
-            if (shifted) {                                                                         \
-                shift_##T(image, to, p, y, x);                                                     \
-            } else {                                                                               \
-                gather_##T(image, sorted, to, p, y, x, oy, end);                                   \
-            }                                                                                      \
-            if (near != NULL) {                                                                    \
-                stream(row + oy * width, near, (size_t)((end - oy) * width) * sizeof(T));          \
-            }                                                                                      \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* Kernel rows first..last - 1, counted through all channels. */                               \
-    static void im2col_##T(const struct job *job, Py_ssize_t first, Py_ssize_t last)               \
-    {                                                                                              \
-        const struct plane *p = &job->plane;                                                       \
-        const Py_ssize_t high = (Py_ssize_t)p->h.kernel, wide = (Py_ssize_t)p->w.kernel;           \
-        T near[NEAR_BYTES / sizeof(T)];                                                            \
-        T *row = (T *)job->columns.buf + first * wide * p->out_count;                              \
-        T *sorted = p->part ? malloc((size_t)(p->h.size * p->w.stride * p->part) * sizeof(T))      \
-                            : NULL; /* without memory the values are gathered one by one */        \
-        Py_ssize_t unit, kx, met = -1;                                                             \
-                                                                                                   \
-        for (unit = first; unit < last; unit++) {                                                  \
-            const struct span y = meet(&p->h, unit % high);                                        \
-            const T *image = (const T *)job->image.buf + unit / high * p->in_count;                \
-            if (sorted != NULL && met != unit / high) {                                            \
-                met = unit / high;                                                                 \
-                sort_##T(image, sorted, p);                                                        \
-            }                                                                                      \
-            for (kx = 0; kx < wide; kx++, row += p->out_count) {                                   \
-                const struct span x = meet(&p->w, kx);                                             \
-                if (y.first == y.last || x.first == x.last) {                                      \
-                    memset(row, 0, (size_t)p->out_count * sizeof(T));                              \
-                } else {                                                                           \
-                    row_##T(image, sorted, row, job->stream ? near : NULL, p, y, x);               \
-                }                                                                                  \
-            }                                                                                      \
-        }                                                                                          \
-        _mm_sfence();                                                                              \
-        free(sorted);                                                                              \
-    }                                                                                              \
-                                                                                                   \
-    static inline void add_##T(T *restrict to, const T *restrict from, Py_ssize_t count,           \
-                               Py_ssize_t step)                                                    \
-    {                                                                                              \
-        Py_ssize_t i;                                                                              \
-                                                                                                   \
-        for (i = 0; i < count; i++) {                                                              \
-            to[i * step] += from[i];                                                               \
-        }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    /* Channels first..last - 1. */                                                                \
-    static void col2im_##T(const struct job *job, Py_ssize_t first, Py_ssize_t last)               \
-    {                                                                                              \
-        const struct plane *p = &job->plane;                                                       \
-        const Py_ssize_t step = (Py_ssize_t)p->w.stride, width = (Py_ssize_t)p->w.out;             \
-        const Py_ssize_t high = (Py_ssize_t)p->h.kernel, wide = (Py_ssize_t)p->w.kernel;           \
-        const T *row = (const T *)job->columns.buf + first * high * wide * p->out_count;           \
-        T *image = (T *)job->image.buf + first * p->in_count;                                      \
-        Py_ssize_t c, ky, kx, oy;                                                                  \
-                                                                                                   \
-        memset(image, 0, (size_t)((last - first) * p->in_count) * sizeof(T));                      \
-        for (c = first; c < last; c++, image += p->in_count) {                                     \
-            for (ky = 0; ky < high; ky++) {                                                        \
-                const struct span y = meet(&p->h, ky);                                             \
-                for (kx = 0; kx < wide; kx++, row += p->out_count) {                               \
-                    const struct span x = meet(&p->w, kx);                                         \
-                    const Py_ssize_t begin = x.first * step + x.offset, count = x.last - x.first;  \
-                    for (oy = y.first; oy < y.last && count > 0; oy++) {                           \
-                        const T *from = row + oy * width + x.first;                                \
-                        T *to = image + (oy * (Py_ssize_t)p->h.stride + y.offset) * p->w.size;     \
-                        if (step == 1) {                                                           \
-                            add_##T(to + begin, from, count, 1);                                   \
-                        } else {                                                                   \
-                            add_##T(to + begin, from, count, step);                                \
-                        }                                                                          \
-                    }                                                                              \
-                }                                                                                  \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-DEFINE_KERNELS(float)
-DEFINE_KERNELS(double)
+#define T float
+#define NAME(x) x##_float
+#include "_im2col_kernels.h"
+#undef T
+#undef NAME
+#define T double
+#define NAME(x) x##_double
+#include "_im2col_kernels.h"
+#undef T
+#undef NAME
 
 /* A range of a job's units for one thread. */
 struct share {
@@ -438,8 +181,7 @@ check_buffers(struct job *job)
                      columns->len);
         return -1;
     }
-    job->stream = HAVE_STREAM && expected > STREAM_BYTES &&
-                  plane->w.out <= NEAR_BYTES / (int64_t)image->itemsize;
+    job->far = expected > FAR_BYTES;
     plane->part = 0;
     if (plane->w.stride > 1 && plane->w.stride <= plane->w.size &&
         plane->h.kernel * plane->w.kernel * plane->out_count > 2 * plane->in_count) {
