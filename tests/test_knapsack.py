@@ -106,7 +106,7 @@ def test_two_budgets_hold_on_a_large_net():
     rng = np.random.default_rng(1)
     items = [
         Item(np.hstack([item.costs, item.costs * rng.random()]), item.values)
-        for item in layers(40, 100)
+        for item in layers(20, 80)
     ]
     whole = sum(item.costs.max(axis=0) for item in items)
     limits = (whole * [0.4, 0.3]).tolist()

@@ -87,7 +87,9 @@ def best(items: Sequence[Item], budgets: Sequence[float], count: int) -> list[So
         whole = gap > priced.largest_gap
         if len(sure) >= count or crowded or whole:
             chosen = sure if len(sure) >= count else found
-            return sorted(chosen, key=lambda each: (-each.value, each.choice))[:count]
+            chosen = sorted(chosen, key=lambda each: (-each.value, each.choice))[:count]
+            bound = min(priced.bound, max(chosen[0].value, left_out))
+            return [replace(each, bound=bound) for each in chosen]
         gap *= 2
 
 
