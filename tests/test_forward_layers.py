@@ -12,6 +12,7 @@ from onnxnets import input_layer, layer, net_and_weights, run_net
 
 from caffesurgery import forward
 from caffesurgery.errors import NetError
+from caffesurgery.net.layers import lookup
 from caffesurgery.net.shapes import infer
 
 
@@ -70,6 +71,21 @@ AS_EXPORTED = [
     ("Clip", "clip_param { min: -1 max: 0.5 }", "y"),
     ("Power", "power_param { power: 3 scale: 2 shift: -1 }", "y"),
     ("Exp", "exp_param { base: 2 scale: 3 shift: 1 }", "y"),
+    ("ReLU6", "", "y"),
+    ("Mish", "", "y"),
+    ("Region", "", "y"),
+    ("Permute", "permute_param { order: 2 order: 0 }", "y"),
+    ("ShuffleChannel", "shuffle_channel_param { group: 3 }", "y"),
+    ("Normalize", "norm_param { across_spatial: false channel_shared: false }", "y"),
+    ("Normalize", "norm_param { }", "y"),
+    ("BN", "", "y"),
+    ("BN", "bn_param { bn_mode: LEARN }", "y"),
+    ("BN", "bn_param { bn_mode: INFERENCE }", "y"),
+    ("Interp", "interp_param { zoom_factor: 3 pad_beg: -1 }", "y"),
+    ("Interp", "interp_param { height: 4 width: 1 pad_end: -2 }", "y"),
+    ("Upsample", "upsample_param { scale: 3 }", "y"),
+    ("ConvolutionDepthwise", CONV % "kernel_size: 3 pad: 1", "y"),
+    ("DepthwiseConvolution", CONV % "kernel_size: 3 group: 3", "y"),
 ]
 
 
@@ -84,7 +100,37 @@ def test_layer_computes_what_its_export_computes(kind, params, tops, tmp_path):
         assert found[name].shape == blob.shape and relative(found[name], blob) < 1e-5
 
 
+@pytest.mark.parametrize("reverse", ["true", "false"])
+def test_reorg_computes_what_its_export_computes(reverse, tmp_path):
+    x = random(2, 8, 6, 4)
+    params = f"reorg_param {{ stride: 2 reverse: {reverse} }}"
+    text = input_layer(data=x.shape) + layer("Reorg", "data", "y", params)
+    expected = run_net(text, tmp_path, {"data": x})["y"]
+    assert np.array_equal(compute(text, tmp_path, {"data": x})["y"], expected)
+
+
+def test_pooling_is_undone_by_its_mask(tmp_path):
+    x = random(2, 3, 6, 4)
+    text = input_layer(data=x.shape)
+    text += layer("Pooling", "data", "p mask", "pooling_param { kernel_size: 2 stride: 2 }")
+    text += layer("Upsample", "p mask", "y", "upsample_param { scale: 2 }")
+    expected = run_net(text, tmp_path, {"data": x})["y"]
+    found = compute(text, tmp_path, {"data": x})["y"]
+    assert np.array_equal(found, expected) and np.count_nonzero(found) == 2 * 3 * 6
+
+
+def test_prior_boxes_are_those_of_their_export(tmp_path):
+    text = input_layer(map=(1, 4, 3, 2), data=(1, 3, 30, 20))
+    text += layer("PriorBox", "map data", "y", "prior_box_param { min_size: 4 aspect_ratio: 2 }")
+    feeds = {"map": random(1, 4, 3, 2), "data": random(1, 3, 30, 20)}
+    net, _ = net_and_weights(text, tmp_path)
+    entry = infer(net, "TEST").layers[-1]
+    expected = lookup("PriorBox").boxes(entry.layer, entry.bottoms)
+    assert np.array_equal(compute(text, tmp_path, feeds)["y"], expected)
+
+
 JOINED = [
+    ("Axpy", "", "factor x y"),
     ("Eltwise", "eltwise_param { coeff: 2 coeff: -1 coeff: 0.5 }", "x y z"),
     ("Eltwise", "eltwise_param { operation: PROD }", "x y z"),
     ("Eltwise", "eltwise_param { operation: MAX }", "x y x"),
@@ -101,7 +147,7 @@ def test_layer_with_several_bottoms_computes_what_its_export_computes(
     kind, params, bottoms, tmp_path
 ):
     shape = (2, 4, 5, 3)
-    arrays = {"x": shape, "y": shape, "z": shape, "small": (1, 2, 2, 3)}
+    arrays = {"x": shape, "y": shape, "z": shape, "small": (1, 2, 2, 3), "factor": (2, 4)}
     used = {
         name: random(*arrays[name], seed=i) for i, name in enumerate(sorted(set(bottoms.split())))
     }

@@ -110,7 +110,7 @@ def power(job: Job) -> Compute:
     if exponent == 1:
         return base
     raised = partial(np.square, y, y) if exponent == 2 else partial(np.power, y, exponent, y)
-    return _both(base, raised)
+    return both(base, raised)
 
 
 @computes("Exp", in_place=True)
@@ -178,7 +178,9 @@ def affine(x: np.ndarray, y: np.ndarray, scale: float, shift: float) -> Compute:
     return run
 
 
-def _both(first: Compute, second: Compute) -> Compute:
+def both(first: Compute, second: Compute) -> Compute:
+    """One after the other."""
+
     def run():
         first()
         second()

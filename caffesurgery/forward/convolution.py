@@ -9,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..cost.columns import columns_of, image_of
-from ..net.layers.convolution import groups
+from ..net.layers import lookup
 from ..net.layers.window import Window, conv_window
 from .kernel import Compute, Job, computes, nothing
 
 
-@computes("Convolution")
+@computes("Convolution", "DepthwiseConvolution", "ConvolutionDepthwise")
 def convolution(job: Job) -> Compute:
     """Top of every image: kernel (as a matrix per group) times columns, plus bias."""
     axis, window = conv_window(job.layer, job.bottom.shape)
     if not job.top.size:
         return nothing
-    group = groups(job.layer, job.bottom.shape[axis])
+    group = lookup(job.layer.type).groups(job.layer, job.bottom.shape[axis])
     kernel = job.blobs[0].reshape(group, job.top.shape[axis] // group, -1)
     rows, pixels = group * kernel.shape[2], _pixels(job.top, axis)
     bias = job.blobs[1].reshape(-1, 1) if len(job.blobs) > 1 else None
@@ -50,7 +50,7 @@ def deconvolution(job: Job) -> Compute:
     axis, window = conv_window(job.layer, job.bottom.shape)
     if not job.top.size:
         return nothing
-    group = groups(job.layer, job.bottom.shape[axis])
+    group = lookup(job.layer.type).groups(job.layer, job.bottom.shape[axis])
     kernel = job.blobs[0].reshape(group, job.bottom.shape[axis] // group, -1)
     rows, pixels = group * kernel.shape[2], _pixels(job.bottom, axis)
     bias = job.blobs[1].reshape(-1, 1) if len(job.blobs) > 1 else None

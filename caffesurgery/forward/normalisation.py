@@ -16,7 +16,7 @@ def batch_norm(job: Job) -> Compute:
     params, x, y = job.layer.params("batch_norm_param"), job.bottom, job.top
     eps, shape = np.float32(params["eps"]), x.shape[1:2] + (1,) * (x.ndim - 2)
     if params.has("use_global_stats") and not params["use_global_stats"]:
-        return _standardise(x, y, tuple(i for i in range(x.ndim) if i != 1), eps)
+        return standardise(x, y, tuple(i for i in range(x.ndim) if i != 1), eps)
     mean, variance, factor = job.blobs
     share = np.float32(1) / factor[0] if factor[0] else np.float32(0)
     mean = (mean * share).reshape(shape)
@@ -29,7 +29,7 @@ def batch_norm(job: Job) -> Compute:
     return run
 
 
-def _standardise(x: np.ndarray, y: np.ndarray, axes: tuple[int, ...], eps: np.float32) -> Compute:
+def standardise(x: np.ndarray, y: np.ndarray, axes: tuple[int, ...], eps: np.float32) -> Compute:
     """y = (x - mean) / sqrt(variance + eps), both over ``axes`` of this very batch."""
 
     def run():

@@ -20,9 +20,10 @@ from ..net.layers.base import show
 from ..net.layers.data import Parameter, Source
 from ..net.net import Layer
 from ..net.shapes import LayerShapes, NetShapes
-from . import (  # noqa: F401  # noqa: F401
+from . import (  # noqa: F401
     activation,
     convolution,
+    forks,
     inner,
     joining,
     loss,
@@ -30,6 +31,7 @@ from . import (  # noqa: F401  # noqa: F401
     pooling,
     recurrent,
     reshaping,
+    resizing,
 )
 from .kernel import Compute, Job, Kernel, kernel_of
 from .storage import Pool, Storage

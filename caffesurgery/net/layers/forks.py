@@ -67,9 +67,9 @@ class Permute(LayerType):
     any_size = True
 
     def tops(self, layer, bottoms):
-        return [tuple(bottoms[0][axis] for axis in self._order(layer, bottoms[0]))]
+        return [tuple(bottoms[0][axis] for axis in self.order(layer, bottoms[0]))]
 
-    def _order(self, layer, bottom) -> tuple[int, ...]:
+    def order(self, layer, bottom) -> tuple[int, ...]:
         order = layer.params("permute_param")["order"]
         if len(set(order)) != len(order) or any(axis >= len(bottom) for axis in order):
             raise refuse(
@@ -78,7 +78,7 @@ class Permute(LayerType):
         return order + tuple(axis for axis in range(len(bottom)) if axis not in order)
 
     def onnx(self, layer, g):
-        order = self._order(layer, g.bottom_shapes[0])
+        order = self.order(layer, g.bottom_shapes[0])
         same = order == tuple(range(len(order)))
         g.output(0, g.input() if same else g.node("Transpose", [g.input()], {"perm": order}))
 
