@@ -308,17 +308,26 @@ def test_the_extension_survives_any_argument(arguments, error):
         max_size=4,
     ),
     st.integers(1, 400),
+    st.integers(-1, 5),
 )
-def test_the_extension_writes_only_what_fits(window, length):
+def test_the_extension_writes_only_what_fits(window, length, threads):
     """Whatever the numbers: an exception, or columns of exactly the size that was given."""
     guarded = np.full(length + 32, 7, np.float32)
     try:
-        COMPILED.im2col(IMAGE, guarded[16:-16], *window)
+        COMPILED.im2col(IMAGE, guarded[16:-16], *window, threads)
     except (ValueError, OverflowError):
         assert np.all(guarded == 7)
     else:
         assert np.all(guarded[:16] == 7) and np.all(guarded[-16:] == 7)
         assert np.all(guarded[16:-16] == 0)
+    guarded = np.full(IMAGE.size + 32, 7, np.float32)
+    image = guarded[16:-16].reshape(IMAGE.shape)
+    try:
+        COMPILED.col2im(image, np.zeros(length, np.float32), *window, threads)
+    except (ValueError, OverflowError):
+        assert np.all(guarded == 7)
+    else:
+        assert np.all(guarded[:16] == 7) and np.all(guarded[-16:] == 7) and np.all(image == 0)
 
 
 @needs_c
