@@ -11,8 +11,9 @@ A layer type is made exportable by one method, ``onnx(self, layer, g)``, on its 
   hands an input on: ``g.output(0, g.input(0))``;
 - ``g.bottom_shapes`` and ``g.top_shapes`` are Caffe's shapes at the batch of the net,
   ``g.bottom_dims`` and ``g.top_dims`` the same with every axis that grows with the batch replaced
-  by ``BATCH`` (or None where it is a multiple of it).  Shapes written into the graph must come from
-  the dims; ``g.reshape(tensor, dims)`` takes them as they are, ``g.size(dims)`` multiplies them;
+  by ``BATCH`` (or None where it is a multiple of it), and where sizes are left open by ``HEIGHT``,
+  ``WIDTH`` or None.  Shapes written into the graph must come from the dims;
+  ``g.reshape(tensor, dims)`` takes them as they are, ``g.size(dims)`` multiplies them;
 - ``g.reduce(op, tensor, axes)`` hides what changed between opsets, ``g.scan`` writes a loop over
   the first axis, ``g.as_float`` and ``g.as_int`` cast (blobs are float32, all of them);
 - ``g.unsupported(reason)`` refuses the layer by name, type and line.
@@ -35,13 +36,20 @@ from ..errors import ExportError
 BATCH = "batch"
 """The symbol of the axis that follows the batch."""
 
-Dims = tuple  # of int, BATCH, or None for an axis that the batch multiplies
+HEIGHT, WIDTH = "height", "width"
+"""The symbols of the sizes of the first image, where they are left open."""
+
+Dims = tuple  # of int, a symbol, or None for an axis that is open in another way
 
 _FLOAT, _INT64 = 1, 7
 """TensorProto.DataType, as Cast takes it."""
 
 _SHARED_BY_CONTENT = 1 << 16
 """Initializers up to this many bytes are compared by content, larger ones by address."""
+
+
+class Unsupported(ExportError):
+    """A layer whose type can be written, but not with these parameters."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,10 @@ class LayerGraph:
         """Parameter blob ``i``: float32, of the shape that Caffe expects."""
         return np.asarray(self._weights[i], dtype=np.float32)
 
+    def blobs(self) -> list[np.ndarray]:
+        """All parameter blobs."""
+        return [self.weight(i) for i in range(len(self._weights))]
+
     # what it writes
 
     def const(self, array, hint: str = "const") -> str:
@@ -236,10 +248,11 @@ class LayerGraph:
         if known == tuple(dims) and None not in known:
             return tensor
         target = [axis if isinstance(axis, int) else -1 for axis in dims]
-        if known and dims and known[0] == dims[0] == BATCH:
-            target[0] = 0
+        for index, (before, axis) in enumerate(zip(known or (), dims)):
+            if isinstance(axis, str) and before == axis:
+                target[index] = 0
         if target.count(-1) > 1:
-            self.unsupported("two axes of its shape depend on the batch; export a fixed batch")
+            self.unsupported("two axes of its shape are open; export a fixed batch, or fixed sizes")
         name = self.node("Reshape", [tensor, self.ints(target, "shape")])
         self._graph.dims[name] = tuple(dims)
         return name
@@ -264,6 +277,18 @@ class LayerGraph:
         region = "" if self.opset >= 13 else self.const(np.zeros(0, np.float32), "region")
         factors = self.const(np.array([1, 1, *scales], np.float32), "scales")
         return self.node("Resize", [tensor, region, factors], attrs)
+
+    def resize_to(self, tensor: str, sizes: str, attrs: Mapping) -> str:
+        """``tensor`` (N x C x height x width) with the height and width in the tensor ``sizes``."""
+        region = "" if self.opset >= 13 else self.const(np.zeros(0, np.float32), "region")
+        scales = "" if self.opset >= 13 else self.const(np.zeros(0, np.float32), "scales")
+        whole = self.node("Concat", [self.sizes(tensor, 0, 2), sizes], {"axis": 0})
+        return self.node("Resize", [tensor, region, scales, whole], attrs)
+
+    def sizes(self, tensor: str, start: int, end: int) -> str:
+        """The dimensions start..end (excluded) of ``tensor``, as an int64 tensor."""
+        cut = [self.ints([value], "cut") for value in (start, end)]
+        return self.node("Slice", [self.node("Shape", [tensor]), *cut])
 
     def full(self, like: str, value: float) -> str:
         """A tensor of ``like``'s shape with ``value`` everywhere."""
@@ -322,6 +347,14 @@ class LayerGraph:
 
     def unsupported(self, reason: str) -> NoReturn:
         """Refuse this layer."""
-        raise ExportError(
+        raise Unsupported(
             f"{self.layer.where()}: {self.layer.type} cannot be written as ONNX here: {reason}"
         )
+
+    def mark(self) -> int:
+        """The place in the graph from which on ``rewind`` drops nodes."""
+        return len(self._graph.nodes)
+
+    def rewind(self, mark: int) -> None:
+        """Drop the nodes written since ``mark``; no top may be bound yet."""
+        del self._graph.nodes[mark:]

@@ -96,21 +96,32 @@ class Model:
             if kind not in (TensorProto.UNDEFINED, TensorProto.STRING)
         }
 
-    def write(self, stream: BinaryIO, progress: Progress | None = None) -> int:
-        """Write the ModelProto with everything in it; returns its size in bytes."""
+    def size(self) -> int:
+        """Bytes of the model as one file."""
+        front, _, length = self._frame()
+        return len(front) + length
+
+    def _frame(self) -> tuple[bytes, dict[str, bytes], int]:
+        """All up to the initializers, the header of each, and the bytes of them together."""
         graph = self._graph().SerializeToString()
         headers = {name: _header(name, array) for name, array in self.initializers.items()}
-        length = len(graph) + sum(
+        length = sum(
             _framed(_GRAPH_INITIALIZER, len(headers[name]) + array.nbytes)
             for name, array in self.initializers.items()
         )
-        head = self._head().SerializeToString() + header(_MODEL_GRAPH, length)
-        if len(head) + length > LARGEST:
+        head = self._head().SerializeToString() + header(_MODEL_GRAPH, len(graph) + length)
+        return head + graph, headers, length
+
+    def write(self, stream: BinaryIO, progress: Progress | None = None) -> int:
+        """Write the ModelProto with everything in it; returns its size in bytes."""
+        front, headers, length = self._frame()
+        whole = len(front) + length
+        if whole > LARGEST:
             raise ExportError(
-                f"{self.name}: the model has {len(head) + length:,} bytes, and an ONNX file of one "
-                f"piece at most {LARGEST:,}; shrink the net first"
+                f"{self.name}: the model has {whole:,} bytes, and an ONNX file of one "
+                f"piece at most {LARGEST:,}; write its weights to a file of their own"
             )
-        stream.write(head + graph)
+        stream.write(front)
         done, total = 0, max(1, self.weight_bytes)
         for name, array in self.initializers.items():
             size = len(headers[name]) + array.nbytes
@@ -119,7 +130,7 @@ class Model:
                 done += stream.write(chunk)
                 if progress:
                     progress(done, total)
-        return len(head) + length
+        return whole
 
     def write_apart(
         self, stream: BinaryIO, data: BinaryIO, location: str, progress: Progress | None = None
@@ -168,11 +179,12 @@ class Model:
 
     def _head(self) -> onnx.ModelProto:
         opset = helper.make_opsetid("", self.opset)
+        domains = sorted({node.domain for node in self.nodes if node.domain})
         model = onnx.ModelProto(
             ir_version=max(_IR_VERSION, helper.find_min_ir_version_for([opset])),
             producer_name="caffesurgery",
             producer_version=__version__,
-            opset_import=[opset],
+            opset_import=[opset, *(helper.make_opsetid(domain, 1) for domain in domains)],
         )
         helper.set_model_props(model, dict(self.metadata))
         return model
@@ -193,8 +205,10 @@ def _info(value: Value) -> onnx.ValueInfoProto:
 
 def node_proto(node: Node) -> onnx.NodeProto:
     """The node as onnx has it."""
-    attrs = {key: _attribute(value) for key, value in node.attrs.items()}
-    made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name, **attrs)
+    made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name)
+    made.attribute.extend(
+        helper.make_attribute(key, _attribute(value)) for key, value in sorted(node.attrs.items())
+    )
     if node.domain:
         made.domain = node.domain
     return made

@@ -12,6 +12,7 @@ class ReLU(LayerType):
     """max(x, 0) + negative_slope * min(x, 0)."""
 
     types = ("ReLU",)
+    any_size = True
 
     def onnx(self, layer, g):
         slope = layer.params("relu_param")["negative_slope"]
@@ -24,6 +25,7 @@ class PReLU(LayerType):
     """A ReLU whose slopes are learned: one for each channel, or a single one."""
 
     types = ("PReLU",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         if len(bottoms[0]) < 2:
@@ -45,6 +47,7 @@ class ELU(LayerType):
     """x above 0, alpha * (exp(x) - 1) below."""
 
     types = ("ELU",)
+    any_size = True
 
     def onnx(self, layer, g):
         alpha = layer.params("elu_param")["alpha"]
@@ -56,6 +59,7 @@ class Sigmoid(LayerType):
     """1 / (1 + exp(-x))."""
 
     types = ("Sigmoid",)
+    any_size = True
 
     def onnx(self, layer, g):
         g.output(0, g.node("Sigmoid", [g.input()]))
@@ -66,6 +70,7 @@ class TanH(LayerType):
     """Hyperbolic tangent."""
 
     types = ("TanH",)
+    any_size = True
 
     def onnx(self, layer, g):
         g.output(0, g.node("Tanh", [g.input()]))
@@ -76,6 +81,7 @@ class BNLL(LayerType):
     """log(1 + exp(x))."""
 
     types = ("BNLL",)
+    any_size = True
 
     def onnx(self, layer, g):
         g.output(0, g.node("Softplus", [g.input()]))
@@ -86,6 +92,7 @@ class Swish(LayerType):
     """x * sigmoid(beta * x)."""
 
     types = ("Swish",)
+    any_size = True
 
     def onnx(self, layer, g):
         scaled = affine(g, g.input(), layer.params("swish_param")["beta"], 0)
@@ -97,6 +104,7 @@ class AbsVal(LayerType):
     """|x|; not in place."""
 
     types = ("AbsVal",)
+    any_size = True
     in_place = False
 
     def onnx(self, layer, g):
@@ -108,6 +116,7 @@ class Power(LayerType):
     """(shift + scale * x) ** power."""
 
     types = ("Power",)
+    any_size = True
 
     def onnx(self, layer, g):
         params = layer.params("power_param")
@@ -124,6 +133,7 @@ class Exp(LayerType):
     """base ** (shift + scale * x); base -1 stands for e."""
 
     types = ("Exp",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         check_base(layer, layer.params("exp_param")["base"])
@@ -141,6 +151,7 @@ class Log(LayerType):
     """log(shift + scale * x) to a base; base -1 stands for e."""
 
     types = ("Log",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         base = layer.params("log_param")["base"]
@@ -167,6 +178,7 @@ class Clip(LayerType):
     """min(max(x, lowest), highest); both bounds are required."""
 
     types = ("Clip",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         params = layer.params("clip_param")
@@ -186,6 +198,7 @@ class Threshold(LayerType):
     """1 above the threshold, 0 elsewhere."""
 
     types = ("Threshold",)
+    any_size = True
 
     def onnx(self, layer, g):
         threshold = g.const(layer.params("threshold_param")["threshold"], "threshold")
@@ -197,6 +210,7 @@ class Dropout(LayerType):
     """Drops elements while training; passes them on unchanged in the TEST phase."""
 
     types = ("Dropout",)
+    any_size = True
 
     def onnx(self, layer, g):
         g.output(0, g.input())

@@ -28,7 +28,9 @@ class LayerType:
     ``takes`` and ``gives`` bound the number of bottoms and tops (None: no upper bound), ``paired``
     asks for one top per bottom, ``auto_tops`` lets tops be left out (loss layers), and
     ``in_place`` says whether top 0 may be bottom 0.  A type that has a method ``onnx(layer, g)``
-    can be exported; export/graph.py says what ``g`` offers it.
+    can be exported; export/graph.py says what ``g`` offers it.  ``any_size`` says that the nodes
+    written hold for every height and width, ``origin`` which fork a type comes from ("" for BVLC
+    Caffe), ``not_exported`` what of it ONNX cannot hold.
     """
 
     types: tuple[str, ...] = ()
@@ -37,6 +39,9 @@ class LayerType:
     paired = False
     auto_tops = False
     in_place = True
+    any_size = False
+    origin = ""
+    not_exported = ""
 
     def arity(self, layer) -> tuple[tuple[int, int | None], tuple[int, int | None]]:
         """The bounds (takes, gives) for this very layer, where its parameters have a say."""

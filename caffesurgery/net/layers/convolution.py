@@ -97,6 +97,7 @@ class Convolution(_Sliding):
     """Kernel (num_output, channels / group, *kernel) and bias (num_output)."""
 
     types = ("Convolution",)
+    any_size = True
     operator = "Conv"
 
     def _sizes(self, spatial, window):
@@ -119,6 +120,7 @@ class DepthwiseConvolution(Convolution):
     """
 
     types = ("DepthwiseConvolution", "ConvolutionDepthwise")
+    origin = "MobileNet"
 
     def groups(self, layer, channels):
         if layer.type == "DepthwiseConvolution":
@@ -135,6 +137,7 @@ class Deconvolution(_Sliding):
     """Kernel (channels, num_output / group, *kernel) and bias (num_output)."""
 
     types = ("Deconvolution",)
+    any_size = True
     operator = "ConvTranspose"
 
     def _sizes(self, spatial, window):

@@ -188,6 +188,7 @@ class Parameter(Source):
     """A learned blob as a top."""
 
     types = ("Parameter",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         return [layer.params("parameter_param")["shape"]["dim"]]
@@ -204,6 +205,7 @@ class Python(LayerType):
     """Runs code of the user's, which alone knows its shapes."""
 
     types = ("Python",)
+    not_exported = "it runs code of the user's"
     takes = (0, None)
     gives = (0, None)
 

@@ -23,6 +23,7 @@ class PriorBox(LayerType):
     """
 
     types = ("PriorBox",)
+    origin = "SSD"
     takes = (2, 2)
 
     def tops(self, layer, bottoms):
@@ -107,6 +108,8 @@ class DetectionOutput(LayerType):
     """
 
     types = ("DetectionOutput",)
+    not_exported = "eta below 1 is refused"
+    origin = "SSD"
     takes = (3, 3)
 
     def tops(self, layer, bottoms):

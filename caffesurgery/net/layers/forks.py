@@ -17,6 +17,8 @@ class ReLU6(LayerType):
     """min(max(x, 0), 6), of the MobileNets."""
 
     types = ("ReLU6",)
+    not_exported = "negative_slope is refused"
+    origin = "MobileNet"
     any_size = True
 
     def onnx(self, layer, g):
@@ -30,6 +32,7 @@ class Mish(LayerType):
     """x * tanh(log(1 + exp(x))), of YOLOv4."""
 
     types = ("Mish",)
+    origin = "YOLOv4"
     any_size = True
 
     def onnx(self, layer, g):
@@ -42,6 +45,7 @@ class Axpy(LayerType):
     """a * x + y with one a for each channel (N x C or N x C x 1 x 1), of SENet."""
 
     types = ("Axpy",)
+    origin = "SENet"
     takes = (3, 3)
     any_size = True
 
@@ -63,6 +67,7 @@ class Permute(LayerType):
     """Axes in another order; those that ``order`` leaves out follow in theirs (SSD)."""
 
     types = ("Permute",)
+    origin = "SSD"
     in_place = False
     any_size = True
 
@@ -88,6 +93,7 @@ class ShuffleChannel(LayerType):
     """Channels of all groups in turns: the first of each, the second of each ... (ShuffleNet)."""
 
     types = ("ShuffleChannel",)
+    origin = "ShuffleNet"
     any_size = True
 
     def tops(self, layer, bottoms):
@@ -113,6 +119,7 @@ class Reorg(LayerType):
     """
 
     types = ("Reorg",)
+    origin = "YOLOv2"
     in_place = False
 
     def tops(self, layer, bottoms):
@@ -154,6 +161,7 @@ class Region(LayerType):
     """
 
     types = ("Region",)
+    origin = "YOLOv2"
     takes = (1, None)
     any_size = True
 
@@ -169,6 +177,7 @@ class Normalize(LayerType):
     """
 
     types = ("Normalize",)
+    origin = "SSD"
     any_size = True
 
     def blobs(self, layer, bottoms):
@@ -196,6 +205,7 @@ class BN(LayerType):
     """
 
     types = ("BN",)
+    origin = "SegNet, PSPNet"
     any_size = True
 
     def _is_segnets(self, params) -> bool:

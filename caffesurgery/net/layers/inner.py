@@ -10,6 +10,7 @@ class InnerProduct(LayerType):
     """Flattens its bottom from ``axis`` on; matrix (N, K), or (K, N) with ``transpose``."""
 
     types = ("InnerProduct",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         params = layer.params("inner_product_param")

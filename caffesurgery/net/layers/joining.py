@@ -10,6 +10,7 @@ class Eltwise(LayerType):
     """Sum (with coefficients), product or maximum of bottoms of one shape."""
 
     types = ("Eltwise",)
+    any_size = True
     takes = (2, None)
 
     def tops(self, layer, bottoms):
@@ -60,6 +61,7 @@ class Concat(LayerType):
     """Bottoms one after the other along an axis (old spelling: ``concat_dim``)."""
 
     types = ("Concat",)
+    any_size = True
     takes = (1, None)
 
     def tops(self, layer, bottoms):
@@ -88,6 +90,7 @@ class Slice(LayerType):
     """Parts of a bottom along an axis (old spelling: ``slice_dim``), equal or at slice points."""
 
     types = ("Slice",)
+    any_size = True
     gives = (1, None)
 
     def tops(self, layer, bottoms):
@@ -103,7 +106,7 @@ class Slice(LayerType):
             g.output(0, g.input())
             return
         if not all(isinstance(dims[axis], int) for dims in g.top_dims):
-            g.unsupported("it cuts the batch, which is symbolic; export a fixed batch")
+            g.unsupported("it cuts an axis that is open; export a fixed batch, or fixed sizes")
         tops = g.split(g.input(), [shape[axis] for shape in g.top_shapes], axis)
         for i, top in enumerate(tops):
             g.output(i, top)
@@ -132,6 +135,7 @@ class Split(LayerType):
     """Copies its bottom; Caffe puts one wherever a blob is read twice."""
 
     types = ("Split",)
+    any_size = True
     gives = (1, None)
     in_place = False
 
@@ -145,6 +149,7 @@ class Silence(LayerType):
     """Swallows blobs that nothing reads."""
 
     types = ("Silence",)
+    any_size = True
     takes = (1, None)
     gives = (0, 0)
 

@@ -10,6 +10,7 @@ class Softmax(LayerType):
     """exp(x) over its sum along an axis."""
 
     types = ("Softmax",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         axis_of(layer, bottoms[0], layer.params("softmax_param")["axis"])

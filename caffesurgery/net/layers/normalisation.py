@@ -12,6 +12,7 @@ class BatchNorm(LayerType):
     """Blobs: mean (C), variance (C) and the factor (1) by which both have to be divided."""
 
     types = ("BatchNorm",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         if len(bottoms[0]) < 2:
@@ -54,6 +55,7 @@ class LRN(LayerType):
     """Local response normalisation across or within channels."""
 
     types = ("LRN",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         size = layer.params("lrn_param")["local_size"]
@@ -82,13 +84,15 @@ class MVN(LayerType):
     """Mean and variance normalisation; its top always has 4 axes."""
 
     types = ("MVN",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         return [legacy(layer, bottoms[0])]
 
     def onnx(self, layer, g):
         params = layer.params("mvn_param")
-        bottom = g.reshape(g.input(), g.top_dims[0])
+        four = len(g.bottom_shapes[0]) == 4
+        bottom = g.input() if four else g.reshape(g.input(), g.top_dims[0])
         top, variance = centre(g, bottom, [1, 2, 3] if params["across_channels"] else [2, 3])
         if params["normalize_variance"]:
             eps = g.const(params["eps"], "eps")
@@ -125,6 +129,7 @@ class Scale(LayerType):
     """Multiplies by a learned factor, or by bottom 1; ``bias_term`` adds a learned term."""
 
     types = ("Scale",)
+    any_size = True
     takes = (1, 2)
 
     def tops(self, layer, bottoms):
@@ -156,6 +161,7 @@ class Bias(LayerType):
     """Adds a learned term, or bottom 1."""
 
     types = ("Bias",)
+    any_size = True
     takes = (1, 2)
 
     def tops(self, layer, bottoms):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .base import LayerType, Shape, count, refuse, register
@@ -15,6 +17,7 @@ class Pooling(LayerType):
     """MAX, AVE or STOCHASTIC pooling; MAX may give the index mask as a second top."""
 
     types = ("Pooling",)
+    any_size = True
 
     def arity(self, layer):
         return (1, 1), (1, 2 if layer.params("pooling_param")["pool"] == "MAX" else 1)
@@ -32,6 +35,9 @@ class Pooling(LayerType):
             return
         window = pool_window(layer, g.bottom_shapes[0])
         sizes = g.top_shapes[0][2:]
+        if not all(isinstance(axis, int) for axis in g.bottom_dims[0][2:]):
+            g.output(0, _any_size(layer, g, window))
+            return
         if len(layer.tops) == 1:
             g.output(0, pool_onnx(g, params["pool"], window, sizes))
             return
@@ -71,6 +77,32 @@ class SPP(LayerType):
         g.output(0, g.node("Concat", flat, {"axis": 1}))
 
 
+def _any_size(layer, g, window: Window) -> str:
+    """One pooling that holds for every height and width.
+
+    A padding of stride - 1 more at the end makes ONNX, which rounds down, give what Caffe's
+    rounding up does, as long as no last window is dropped.
+    """
+    params = layer.params("pooling_param")
+    more = tuple(stride - 1 for stride in window.stride)
+    if params["round_mode"] == "FLOOR":
+        more = (0, 0)
+    room = zip(window.pad, more, window.kernel)
+    if len(layer.tops) > 1 or params["pool"] == "STOCHASTIC":
+        g.unsupported("a mask, or stochastic pooling, is written for one size")
+    if any(pad + end >= kernel for pad, end, kernel in room):
+        g.unsupported("where its last window lies depends on the size, which is left open")
+    if params["pool"] == "MAX":
+        ends = tuple(pad + end for pad, end in zip(window.pad, more))
+        return g.node("MaxPool", [g.input()], _pool_attrs(window, ends))
+    bottom = g.input()
+    if any(window.pad):
+        pads = (0, 0, *window.pad) * 2
+        bottom = g.node("Pad", [bottom, g.ints(pads, "pads")])
+    alone = replace(window, pad=(0, 0))
+    return g.node("AveragePool", [bottom], {**_pool_attrs(alone, more), "count_include_pad": 0})
+
+
 def pool_onnx(g, method: str, window: Window, sizes: Shape) -> str:
     """One pooling of bottom 0 to ``sizes`` in ONNX, with the end padding written out.
 
@@ -85,6 +117,11 @@ def pool_onnx(g, method: str, window: Window, sizes: Shape) -> str:
     pads = end_pads(spatial, window, sizes)
     if any(end >= kernel for end, kernel in zip(pads, window.kernel)):
         g.unsupported("its last window lies outside of the bottom, where Caffe divides by zero")
+    if not any(window.pad):
+        # what is behind the image does not count, in Caffe as in ONNX
+        return g.node(
+            "AveragePool", [g.input()], {**_pool_attrs(window, pads), "count_include_pad": 0}
+        )
     attrs = {**_pool_attrs(window, pads), "count_include_pad": 1}
     top = g.node("AveragePool", [g.input()], attrs)
     rows, columns = (

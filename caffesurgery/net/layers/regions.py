@@ -27,6 +27,8 @@ class ROIPooling(_Regions):
     """The largest element of each cell of a grid over the region; an empty cell gives 0."""
 
     types = ("ROIPooling",)
+    not_exported = "pad_ratio is refused"
+    origin = "Fast R-CNN"
 
     def tops(self, layer, bottoms):
         self._check(layer, bottoms)
@@ -58,6 +60,7 @@ class PSROIPooling(_Regions):
     """
 
     types = ("PSROIPooling",)
+    origin = "R-FCN"
 
     def tops(self, layer, bottoms):
         self._check(layer, bottoms)

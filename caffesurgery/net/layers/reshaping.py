@@ -17,6 +17,7 @@ class Flatten(LayerType):
     """Merges the axes from ``axis`` to ``end_axis``."""
 
     types = ("Flatten",)
+    any_size = True
     in_place = False
 
     def tops(self, layer, bottoms):
@@ -36,6 +37,7 @@ class Reshape(LayerType):
     """Replaces ``num_axes`` axes from ``axis`` on; dim 0 copies a bottom's, -1 is inferred."""
 
     types = ("Reshape",)
+    any_size = True
     in_place = False
 
     def tops(self, layer, bottoms):
@@ -92,6 +94,7 @@ class Crop(LayerType):
     """Cuts bottom 0 to the size of bottom 1 from ``axis`` on, at the given offsets."""
 
     types = ("Crop",)
+    any_size = True
     takes = (2, 2)
 
     def tops(self, layer, bottoms):
@@ -111,9 +114,16 @@ class Crop(LayerType):
     def onnx(self, layer, g):
         bottom = g.bottom_shapes[0]
         first = axis_of(layer, bottom, layer.params("crop_param")["axis"])
+        offsets = crop_offsets(layer, bottom)
+        if not all(isinstance(axis, int) for axis in g.bottom_dims[0][max(1, first) :]):
+            starts = g.ints(offsets, "offsets")
+            ends = g.node("Add", [g.sizes(g.input(1), first, len(bottom)), starts])
+            axes = g.ints(range(first, len(bottom)), "axes")
+            g.output(0, g.node("Slice", [g.input(), starts, ends, axes]))
+            return
         cuts = [
             (offset, offset + g.top_shapes[0][axis], axis)
-            for axis, offset in enumerate(crop_offsets(layer, bottom), first)
+            for axis, offset in enumerate(offsets, first)
             if g.top_shapes[0][axis] != bottom[axis]
         ]
         if not cuts:
@@ -140,6 +150,7 @@ class Tile(LayerType):
     """Repeats its bottom along an axis."""
 
     types = ("Tile",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         bottom, params = bottoms[0], layer.params("tile_param")
@@ -160,6 +171,7 @@ class Reduction(LayerType):
     """Sum, mean, absolute or squared sum of all axes from ``axis`` on."""
 
     types = ("Reduction",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         axis = axis_of(layer, bottoms[0], layer.params("reduction_param")["axis"])
@@ -184,6 +196,7 @@ class ArgMax(LayerType):
     """
 
     types = ("ArgMax",)
+    any_size = True
 
     def tops(self, layer, bottoms):
         bottom, params = bottoms[0], layer.params("argmax_param")

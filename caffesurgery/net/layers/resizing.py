@@ -3,6 +3,8 @@ YOLO)."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from .base import LayerType, Shape, count, four_axes, refuse, register, show
 
 
@@ -14,6 +16,8 @@ class Interp(LayerType):
     """
 
     types = ("Interp",)
+    any_size = True
+    origin = "DeepLab, PSPNet"
     takes = (1, 2)
     in_place = False
 
@@ -43,19 +47,35 @@ class Interp(LayerType):
 
     def onnx(self, layer, g):
         params, bottom = layer.params("interp_param"), g.input()
-        kept = self._cropped(params, g.bottom_shapes[0])
-        if kept != g.bottom_shapes[0][2:]:
+        if params["pad_beg"] or params["pad_end"]:
             start = -params["pad_beg"]
-            ends = [start + size for size in kept]
-            cut = [g.ints(values, "cut") for values in ([start] * 2, ends, [2, 3])]
+            end = params["pad_end"] or np.iinfo(np.int64).max
+            cut = [g.ints(values, "cut") for values in ([start] * 2, [end] * 2, [2, 3])]
             bottom = g.node("Slice", [bottom, *cut])
-        if kept == g.top_shapes[0][2:]:
-            g.output(0, bottom)
-            return
-        # sizes are rounded down from scales, which aligned corners do not depend on
-        scales = [(size + 0.5) / old for size, old in zip(g.top_shapes[0][2:], kept)]
+        kept = self._cropped(params, g.bottom_shapes[0])
         attrs = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
-        g.output(0, g.resize(bottom, scales, attrs))
+        if not all(isinstance(axis, int) for axis in g.bottom_dims[0][2:]):
+            g.output(0, g.resize_to(bottom, self._open_sizes(layer, g, bottom), attrs))
+        elif kept == g.top_shapes[0][2:]:
+            g.output(0, bottom)
+        else:
+            # sizes are rounded down from scales, which aligned corners do not depend on
+            scales = [(size + 0.5) / old for size, old in zip(g.top_shapes[0][2:], kept)]
+            g.output(0, g.resize(bottom, scales, attrs))
+
+    def _open_sizes(self, layer, g, bottom: str) -> str:
+        """Height and width of the top as a tensor, where those of the bottom are open."""
+        params = layer.params("interp_param")
+        if len(layer.bottoms) > 1:
+            return g.sizes(g.input(1), 2, 4)
+        if params.has("height") and not (params.has("zoom_factor") or params.has("shrink_factor")):
+            return g.ints(g.top_shapes[0][2:], "size")
+        one = g.ints([1], "one")
+        gaps = g.node("Sub", [g.sizes(bottom, 2, 4), one])
+        for op, name in (("Div", "shrink_factor"), ("Mul", "zoom_factor")):
+            if params[name] != 1:
+                gaps = g.node(op, [gaps, g.ints([params[name]], name)])
+        return g.node("Add", [gaps, one])
 
 
 @register
@@ -63,6 +83,8 @@ class Upsample(LayerType):
     """Repeats each element (``scale``); with a pooling mask, puts each back where it came from."""
 
     types = ("Upsample",)
+    any_size = True
+    origin = "SegNet, YOLOv3"
     takes = (1, 2)
     in_place = False
 
@@ -97,6 +119,8 @@ class Upsample(LayerType):
 
     def _unpool(self, g) -> None:
         """Scatter the elements of each plane to the places that the mask gives within it."""
+        if not all(isinstance(axis, int) for axis in g.bottom_dims[0][2:]):
+            g.unsupported("a pooling mask is written for one height and width")
         few, many = count(g.bottom_shapes[0], 2), count(g.top_shapes[0], 2)
         flat = (*g.bottom_dims[0][:2], few)
         values, places = g.reshape(g.input(0), flat), g.as_int(g.reshape(g.input(1), flat))
