@@ -25,7 +25,7 @@ COMPARE = {"images", "source", "blobs", "accuracy"}
 BLOB = {"name", "shape", "max_abs", "relative", "frobenius", "agreement"}
 EXPORT = {
     "path", "opset", "inputs", "outputs", "nodes", "parameters", "bytes", "dynamic_batch",
-    "fixed_because", "left_out", "unused",
+    "fixed_because", "left_out", "unused", "data", "custom",
 }  # fmt: skip
 
 
@@ -167,6 +167,7 @@ def test_every_json_key_is_documented():
         succeed("export", D, W, "-o", "x.onnx", *form).json,
         succeed("compare", D, W, "small/" + D, "small/" + W, *labels, *form).json,
         succeed("zoo", "list", *form).json,
+        succeed("export", *form, "--list-ops").json,
     ]
     documented = set(re.findall(r"`(\w+)`", resource("docs", "json.md").read_text("utf-8")))
     documented |= {"rank", "in", "out"}

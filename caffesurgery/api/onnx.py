@@ -9,11 +9,18 @@ from .model import Model, Progress, stage_of
 
 
 def export_onnx(
-    model: Model, path, *, force: bool = False, progress: Progress | None = None, **options
+    model: Model,
+    path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    **options,
 ):
     """Write a model as ONNX, with the batch left open.
 
-    options: opset, batch, keep_blobs; returns the report of ``export.onnx.export_onnx``
+    options: opset, batch, dynamic_size, keep_blobs, fold, domain, as ``export.onnx.Options``
+    explains them, and one_file_up_to: bytes from which on the weights go to PATH.data (0: always)
+    Returns the report of ``export.onnx.export_onnx``.
     """
     from ..export.onnx import export_onnx as export
 

@@ -76,7 +76,7 @@ def export_for_phones(
     images: calibration images for int8 (N x C x H x W, uint8 RGB or grey; array, .npy or .npz)
     test_images: images (with labels in the .npz) on which the files are measured; without them,
     the calibration images or seeded noise
-    options: opset, batch, keep_blobs
+    options: as for ``export_onnx``
     Returns the documented report.  All files are written, or none.
     """
     _check(precisions, images, options)

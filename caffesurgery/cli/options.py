@@ -72,14 +72,21 @@ class Shape(click.ParamType):
         return name, shape
 
 
-FORMAT = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print the result.",
-)
+def _format(**how):
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="How to print the result.",
+        **how,
+    )
+
+
+FORMAT = _format()
+FORMAT_FIRST = _format(is_eager=True)
+"""The same where another option prints a result and ends."""
 FORCE = click.option("--force", is_flag=True, help="Overwrite files that are already there.")
 FOLDER = click.option(
     "-o",

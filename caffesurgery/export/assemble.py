@@ -126,8 +126,8 @@ def outputs_of(
     for blob in outputs:
         if graph.dims[graph.tensors[blob]] is None:
             raise ExportError(
-                f"{shapes.net.doc.path or 'the net'}: the shape of the output '{blob}' is not known, "
-                f"and ONNX asks for one; give it with --input {blob}=..."
+                f"{shapes.net.doc.path or 'the net'}: the shape of the output '{blob}' is not "
+                f"known, and ONNX asks for one; give it with --input {blob}=..."
             )
     if not outputs:
         raise ExportError("the net has no layer that computes an output; nothing to export")

@@ -50,9 +50,9 @@ class Export:
 class ExportReport:
     """What was written: shapes have ``"batch"`` for the symbolic axis.
 
-    ``data`` is the file with the weights ("": they are in ``path``), ``custom`` the layer types
-    that became operators of a domain of their own; ``left_out`` names the layers that inference
-    does not need (losses, accuracies and what hangs on them), ``unused`` the layers of the
+    ``data`` is the file beside it with the weights ("": they are in ``path``), ``custom`` the layer
+    types that became operators of a domain of their own; ``left_out`` names the layers that
+    inference does not need (losses, accuracies and what hangs on them), ``unused`` the layers of the
     caffemodel that the net has not, and ``fixed_because`` says why the batch is not symbolic (""
     when it is).
     """
@@ -156,13 +156,13 @@ def export_onnx(
 
 
 def _write(model: Model, path: str, most: int, force: bool, progress) -> tuple[int, str]:
-    """(Bytes in all, path of the file with the weights or "")."""
+    """(Bytes in all, name of the file with the weights or "")."""
     if model.size() <= most:
         with writing(path, force) as stream:
             return model.write(stream, progress), ""
-    data = f"{path}.data"
-    with writing(path, force) as stream, writing(data, force) as weights:
-        model.write_apart(stream, weights, os.path.basename(data), progress)
+    data = f"{os.path.basename(path)}.data"
+    with writing(path, force) as stream, writing(f"{path}.data", force) as weights:
+        model.write_apart(stream, weights, data, progress)
         return stream.tell() + weights.tell(), data
 
 

@@ -9,33 +9,52 @@ import click
 from ...errors import VerifyError
 from .. import options
 from ..console import print_table, progress_bar, say, say_written, show
+from ..graph_options import chosen, with_graph_options
 from ..phone_options import wishes, with_phone_options
 from .group import cli
+
+
+def _list_types(ctx, param, value):
+    """Show every layer type and what becomes of it, and end."""
+    if not value:
+        return
+    from ...export.catalogue import layer_catalogue
+    from ..tables import layers_table
+
+    found = layer_catalogue()
+    show(found, layers_table(found), ctx.params.get("form", "table"))
+    ctx.exit(0)
 
 
 @cli.command()
 @click.argument("net")
 @click.argument("weights")
 @options.file_option("ONNX", "ONNX file to write.")
-@click.option("--opset", type=int, default=13, show_default=True, help="ONNX operator set.")
-@click.option("--batch", type=click.IntRange(min=1), help="Fix the batch, which is left open.")
-@click.option("--blob", "blobs", multiple=True, help="Make a blob in between an output too.")
+@with_graph_options
 @with_phone_options
 @options.INPUT
 @options.FORCE
-@options.FORMAT
-def export(net, weights, path, opset, batch, blobs, inputs, force, form, **phone):
+@options.FORMAT_FIRST
+@click.option(
+    "--list-ops",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_types,
+    help="List the layer types and what becomes of each; --format before it.",
+)
+def export(net, weights, path, inputs, force, form, **given):
     """Write NET with WEIGHTS as ONNX."""
     from ... import api
     from ..tables import export_table, mobile_table, variants_table
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
-    wanted = wishes(model, phone)
+    graph = chosen(given)
+    wanted = wishes(model, given)
     with progress_bar() as progress:
         report = api.export_for_phones(
-            model, path, force=force, progress=progress, opset=opset, batch=batch, keep_blobs=blobs,
-            **wanted,
-        )  # fmt: skip
+            model, path, force=force, progress=progress, **graph, **wanted
+        )
     show(report, export_table(report), form)
     if form == "table" and report["variants"]:
         print_table(variants_table(report))

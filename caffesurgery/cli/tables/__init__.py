@@ -3,7 +3,7 @@
 from .cost import cost_table, profile_table
 from .evaluation import evaluation_table
 from .nets import inspection_table, zoo_table
-from .onnx import comparison_table, export_table
+from .onnx import comparison_table, export_table, layers_table
 from .phones import bench_table, mobile_table, variants_table
 from .surgery import methods_table, operation_table, restoration_table
 from .table import Table
@@ -17,6 +17,7 @@ __all__ = [
     "evaluation_table",
     "export_table",
     "inspection_table",
+    "layers_table",
     "methods_table",
     "mobile_table",
     "operation_table",

@@ -17,11 +17,23 @@ def export_table(data: Mapping) -> Table:
     ]
     notes = [f"left out: {', '.join(data['left_out'])}"] if data["left_out"] else []
     notes += [f"batch fixed: {data['fixed_because']}"] if data["fixed_because"] else []
+    if data["data"]:
+        notes.append(f"the weights are in {data['data']}, which belongs beside it")
+    if data["custom"]:
+        notes.append(f"operators that an app has to bring: {', '.join(data['custom'])}")
     title = (
         f"{data['path']}: {data['bytes'] / 1e6:.2f} MB, {data['nodes']} nodes, "
         f"{data['parameters']:,} parameters, opset {data['opset']}"
     )
     return Table(title, ("", "blob", "shape"), tuple(rows), (), tuple(notes))
+
+
+def layers_table(data: Mapping) -> Table:
+    """Every layer type, where it comes from, and what becomes of it in ONNX."""
+    rows = tuple((r["type"], r["origin"], r["status"], r["why"]) for r in data["layers"])
+    exported = sum(row["status"] == "exported" for row in data["layers"])
+    title = f"{len(rows)} layer types, {exported} of them written as ONNX"
+    return Table(title, ("layer type", "of", "in ONNX", ""), rows)
 
 
 def comparison_table(data: Mapping) -> Table:
