@@ -125,6 +125,16 @@ def test_pooling_has_explicit_pads_and_never_ceil_mode(tmp_path):
     assert all("ceil_mode" not in node.attrs for node in nodes)
 
 
+def test_a_forks_ceil_mode_rounds_down(tmp_path):
+    pool = "pooling_param { pool: MAX kernel_size: 3 stride: 2 %s }"
+    x = random(1, 2, 8, 8)
+    sizes = []
+    for mode in ("", "ceil_mode: false", "round_mode: FLOOR"):
+        text = input_layer(data=x.shape) + layer("Pooling", "data", "p", pool % mode)
+        sizes.append(run_net(text, tmp_path, {"data": x})["p"].shape[2:])
+    assert sizes == [(4, 4), (3, 3), (3, 3)]
+
+
 def test_a_window_outside_of_the_image_gives_caffes_lowest_value(tmp_path):
     text = input_layer(data=(1, 2, 6, 6)) + layer(
         "Pooling", "data", "p", "pooling_param { pool: MAX kernel_size: 1 stride: 2 }"

@@ -5,7 +5,10 @@
 
 Each net is exported at opset 13 and at the newest that the installed ONNX Runtime runs, passes
 onnx's checker with full shape inference, is loaded and run in ONNX Runtime, and compared with an
-oracle: Caffe's own outputs where the corpus has them, else OpenCV 4's importer with seeded weights.
+oracle: Caffe's own outputs where the corpus has them, else OpenCV 4's importer, with trained
+weights where there are any and seeded ones elsewhere.  Where OpenCV cannot read a net, or is known
+not to compute what Caffe does (LRN's k), the oracle is this package's executor in NumPy, and the
+table says so.
 ``--python`` runs the models in another environment's ONNX Runtime, at opset 13 alone.
 Every net is measured in a process of its own.
 """
@@ -46,12 +49,16 @@ def nets(corpus: Path, only: str) -> list[dict]:
 
 
 def trained(corpus: Path) -> dict[str, dict]:
-    """Prototxt -> the caffemodel that belongs to it and Caffe's outputs for it."""
+    """Prototxt -> the caffemodel that belongs to it, and whose outputs for it the corpus has."""
     found: dict[str, dict] = {}
     for row in json.loads((corpus / "caffemodels.json").read_text()):
         for oracle in row.get("oracle") or []:
-            if oracle["outputs_npz"].startswith("reference/caffe"):
-                found.setdefault(oracle["proto"].split("/", 1)[1], oracle)
+            if not (oracle.get("net_params_without_weights") or oracle.get("model_layers_unused")):
+                oracle = {**oracle, "rel": row["rel"]}
+                oracle["by"] = "caffe" if "/caffe_" in oracle["outputs_npz"] else "opencv"
+                old = found.get(oracle["proto"].split("/", 1)[1])
+                if old is None or (old["by"], oracle["by"]) == ("opencv", "caffe"):
+                    found[oracle["proto"].split("/", 1)[1]] = oracle
     return found
 
 

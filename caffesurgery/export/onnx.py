@@ -52,9 +52,9 @@ class ExportReport:
 
     ``data`` is the file beside it with the weights ("": they are in ``path``), ``custom`` the layer
     types that became operators of a domain of their own; ``left_out`` names the layers that
-    inference does not need (losses, accuracies and what hangs on them), ``unused`` the layers of the
-    caffemodel that the net has not, and ``fixed_because`` says why the batch is not symbolic (""
-    when it is).
+    inference does not need (losses, accuracies and what hangs on them), ``unused`` the layers of
+    the caffemodel that the net has not, and ``fixed_because`` says why the batch is not symbolic
+    ("" when it is).
     """
 
     path: str

@@ -173,18 +173,24 @@ class Region(LayerType):
 class Normalize(LayerType):
     """Divides by the L2 norm over channels (and, ``across_spatial``, places); learned scale (SSD).
 
-    Blob: one scale for all (no axes), or one for each channel.
+    Blob: one scale for all (no axes), or one for each channel.  With ``normalize_param`` it is
+    another fork's type, which has no scale.
     """
 
     types = ("Normalize",)
     origin = "SSD"
+    not_exported = "normalize_param (another fork's) is refused"
     any_size = True
 
     def blobs(self, layer, bottoms):
+        if layer.has("normalize_param"):
+            return []
         channels = four_axes(layer, bottoms[0])[1]
         return [() if layer.params("norm_param")["channel_shared"] else (channels,)]
 
     def onnx(self, layer, g):
+        if layer.has("normalize_param"):
+            g.unsupported("normalize_param makes it another fork's layer")
         params = layer.params("norm_param")
         axes = [1, 2, 3] if params["across_spatial"] else [1]
         square = g.reduce("ReduceSumSquare", g.input(), axes)

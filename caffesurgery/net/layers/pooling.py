@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .base import LayerType, Shape, count, refuse, register
-from .window import Window, pool_sizes, pool_window, pyramid_windows
+from .window import Window, pool_sizes, pool_window, pyramid_windows, rounds_down
 
 _GLOBAL = {"MAX": "GlobalMaxPool", "AVE": "GlobalAveragePool"}
 
@@ -24,7 +24,7 @@ class Pooling(LayerType):
 
     def tops(self, layer, bottoms):
         window = pool_window(layer, bottoms[0])
-        floor = layer.params("pooling_param")["round_mode"] == "FLOOR"
+        floor = rounds_down(layer.params("pooling_param"))
         sizes = pool_sizes(layer, bottoms[0][2:], window, floor)
         return [bottoms[0][:2] + sizes] * len(layer.tops)
 
@@ -85,7 +85,7 @@ def _any_size(layer, g, window: Window) -> str:
     """
     params = layer.params("pooling_param")
     more = tuple(stride - 1 for stride in window.stride)
-    if params["round_mode"] == "FLOOR":
+    if rounds_down(params):
         more = (0, 0)
     room = zip(window.pad, more, window.kernel)
     if len(layer.tops) > 1 or params["pool"] == "STOCHASTIC":

@@ -120,6 +120,12 @@ def _check_pool(layer, params, window: Window) -> None:
             raise refuse(layer, f"pad {window.pad} must be below the kernel {window.kernel}")
 
 
+def rounds_down(params) -> bool:
+    """Whether a pooling rounds its output down: ``round_mode: FLOOR``, or forks' ``ceil_mode``."""
+    forks = [value.raw for value in params.raw("ceil_mode")]
+    return params["round_mode"] == "FLOOR" or forks[-1:] in (["false"], ["0"])
+
+
 def pool_sizes(layer, spatial: Shape, window: Window, floor: bool = False) -> Shape:
     """Output size of a pooling.
 
