@@ -124,6 +124,18 @@ def test_calibrate_makes_a_profile_from_caffe_s_log():
     assert "mine" in table and "im2col" in table
 
 
+def test_calibrate_measures_this_machine():
+    report = succeed("calibrate", "-o", "here.json", "--quick", "--format", "json").json
+    assert report["runtime"] == "caffesurgery" and report["threads"] == 1
+    assert report["fit"]["layers"] > 60 and report["fit"]["order"] > 0.9
+    profile = load_profile("here.json")
+    assert {"gemm", "thin", "gemv", "im2col", "max_pool", "lrn", "relu", "softmax"} <= set(
+        profile.terms
+    )
+    found = succeed("cost", D, "--profile", "here.json", "--format", "json").json
+    assert found["totals"]["unknown"] == 0 and 0 < found["totals"]["ms"] < 100
+
+
 def test_every_key_of_the_reports_of_cost_is_documented():
     Path("net.prototxt").write_text(DEPLOY)
     assert BODY in DEPLOY

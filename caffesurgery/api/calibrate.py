@@ -1,18 +1,35 @@
-"""Profiles of machines, made from Caffe's own logs: ``calibrate``."""
+"""Profiles of machines: measured here, or made from Caffe's own logs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..timing import Profile
+from .model import Progress, stage_of
 
 
-def calibrate(name: str, logs: Sequence, *, machine: str = "", threads: int = 1) -> Profile:
-    """A profile of the machine on which ``caffe time`` wrote these ``logs`` (paths).
+def calibrate(
+    name: str,
+    *,
+    logs: Sequence = (),
+    machine: str = "",
+    threads: int = 1,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> Profile:
+    """A profile of this machine, measured on small nets, or of the one that wrote ``logs``.
 
-    machine: what to call it; threads: what its BLAS used, for people
+    logs: paths of what ``caffe time`` printed; without any this machine is measured, in a quarter
+        of a minute, or in a few seconds with ``quick``
+    machine: what to call it, by default as the processor calls itself; threads: of its BLAS
     Returns a Profile, whose ``dumps()`` is the text of its file; FileError for what is no log.
     """
-    from ..timing.caffe_log import profile_from_logs
+    if logs:
+        from ..timing.caffe_log import profile_from_logs
 
-    return profile_from_logs(logs, name, machine, threads)
+        return profile_from_logs(logs, name, machine, threads)
+    from ..timing.calibrate import measure_profile
+
+    made = measure_profile(name, threads, quick, stage_of(progress, "measure"))
+    return replace(made, machine=machine or made.machine)

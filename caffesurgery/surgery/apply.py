@@ -71,6 +71,16 @@ def apply_plan(
     return Operated(texts, new_weights, replaced, tuple(dict.fromkeys(notes)))
 
 
+def outline(net: Net, shapes: NetShapes, plan: Plan) -> str:
+    """The prototxt of ``net`` as ``plan`` would make it, without touching any weights.
+
+    ``shapes`` are the net's own; PlanError where the plan does not fit.
+    """
+    prepared = {entry.name: prepare(entry, shapes, plan) for entry in plan.layers}
+    edits, _ = _edits(Described(net, {}, {"TEST": shapes}, {}), prepared)
+    return net.doc.replace(edits)
+
+
 def _check_sharing(net: Net, prepared: Mapping[str, Work]) -> None:
     """Layers that share their weights must be decomposed together and alike."""
     owners: dict[str, set[str]] = {}

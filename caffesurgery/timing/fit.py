@@ -18,7 +18,7 @@ POWER = 0.75
 """A layer of t ms is weighted with t**-POWER: between equal relative and equal absolute errors."""
 
 _NOT_SEEN_APART = {
-    "thin": ("a", "b", "c"), "gemv": ("a", "b", "c"), "lrn": ("call", "tap"),
+    "thin": ("a", "b", "c"), "gemv": ("a", "b"), "lrn": ("call", "tap"),
     "im2col": ("call",), "col2im": ("call",), "bias": ("call",),
 }  # fmt: skip
 """Features that a layer's time does not tell from others of the same kind."""
@@ -59,6 +59,7 @@ def fit_linear(
                     rows[row, place] += one.amount(feature) / 1e6
     weighted = rows / times[:, None] ** POWER
     scale = np.linalg.norm(weighted, axis=0)
+    scale[scale == 0] = 1
     found, _ = nnls(weighted / scale, np.maximum(rest, 0) / times**POWER)
     terms: dict[str, dict[str, float]] = {}
     for (kind, feature), value in zip(columns, found / scale):

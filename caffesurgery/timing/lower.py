@@ -96,7 +96,7 @@ def conv_works(
 
 def matrix_works(outputs: int, inputs: int, rows: int, bias: bool, runtime: str) -> list[Work]:
     """A fully connected layer over ``rows`` items; a matrix-vector product for one."""
-    found = [product(outputs, rows, inputs, vector=rows == 1)]
+    found = [product(outputs, rows, inputs)]
     if bias and runtime != "onnxruntime":
         found.append(work("bias", elements=outputs * rows))
     return found
@@ -158,7 +158,7 @@ def _recurrent(entry, runtime):
     steps, streams = entry.bottoms[0][:2]
     hidden, wide = entry.tops[0][2], entry.params[0][0]
     found = [product(wide, steps * streams, prod(entry.bottoms[0][2:]))]
-    found.append(product(wide, streams, hidden, steps, vector=streams == 1))
+    found.append(product(wide, streams, hidden, steps))
     return [*found, work("exp", steps, elements=wide * streams), work("layer", 8 * steps)]
 
 

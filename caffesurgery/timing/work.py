@@ -109,7 +109,7 @@ def work(kind: str, calls: int = 1, **sizes: int) -> Work:
     return Work(kind, calls, sizes)
 
 
-def product(m: int, n: int, k: int, calls: int = 1, vector: bool = False) -> Work:
+def product(m: int, n: int, k: int, calls: int = 1) -> Work:
     """A matrix product (m x k)(k x n), under the kind that it belongs to."""
-    kind = "gemv" if vector else "thin" if m == 1 else "gemm"
+    kind = "gemv" if n == 1 else "thin" if m == 1 else "gemm"
     return work(kind, calls, m=m, n=n, k=k)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import options
-from ..console import say, show
+from ..console import progress_bar, say, show
 from .group import cli
 
 
@@ -35,20 +35,26 @@ def cost(net, weights, profile, batch, vs, inputs, form):
 
 @cli.command()
 @options.file_option("PROFILE", "Profile to write, a JSON file.")
+@click.option("--quick", is_flag=True, help="Fewer layers and runs: a few seconds.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads to measure with, or that Caffe used.",
+)
 @click.option(
     "--from-caffe-log",
     "logs",
     multiple=True,
-    required=True,
     metavar="LOG",
-    help="What `caffe time` printed on the machine; repeatable.",
+    help="Measure nothing: take what `caffe time` printed on a machine; repeatable.",
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--machine", default="", metavar="TEXT", help="What to call the machine.")
 @options.FORCE
 @options.FORMAT
-def calibrate(path, logs, threads, machine, force, form):
-    """Make a profile of a machine, for `cost --profile`."""
+def calibrate(path, quick, threads, logs, machine, force, form):
+    """Measure this machine, or read Caffe's log of one, for `cost`."""
     from pathlib import Path
 
     from ... import api
@@ -57,7 +63,15 @@ def calibrate(path, logs, threads, machine, force, form):
     from ..tables import profile_table
 
     refuse_existing([path], force)
-    profile = api.calibrate(Path(path).stem, logs, machine=machine, threads=threads)
+    with progress_bar() as progress:
+        profile = api.calibrate(
+            Path(path).stem,
+            logs=logs,
+            machine=machine,
+            threads=threads,
+            quick=quick,
+            progress=progress,
+        )
     write_bytes(path, profile.dumps().encode(), force)
     report = profile_row(profile)
     show(report, profile_table(report, profile.terms), form)

@@ -1,0 +1,71 @@
+"""Measures this machine: the probe nets run through the executor, and linear terms fitted on them.
+
+What is fitted is what `caffesurgery time` measures: whole layers, called from this program, with
+NumPy's BLAS on as many threads as asked for.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__, forward
+from .fit import Sample, fit_linear, fit_quality
+from .lower import works_of
+from .probes import probe_nets
+from .profile import Profile
+
+RUNS, QUICK_RUNS = 25, 6
+"""Runs of every probe net, of which the fastest time of each layer counts."""
+
+Progress = Callable[[str, float], None]
+
+
+def machine_name() -> str:
+    """The processor of this machine, as it calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def measured_samples(
+    threads: int = 1, quick: bool = False, progress: Progress | None = None
+) -> list[Sample]:
+    """The layers of the probe nets with their work and their fastest milliseconds here."""
+    found: list[Sample] = []
+    nets = list(probe_nets(quick))
+    for number, shapes in enumerate(nets):
+        runner = forward.Runner(shapes, forward.seeded(shapes), threads=threads)
+
+        def tell(share: float, number: int = number) -> None:
+            if progress:
+                progress("layers", (number + share) / len(nets))
+
+        times = forward.measure(runner, QUICK_RUNS if quick else RUNS, progress=tell)
+        for index, (entry, time) in enumerate(zip(shapes.layers, times.layers)):
+            works = works_of(entry, "caffesurgery")
+            if len(works) > 1 or not index:  # of those that do nothing one tells enough
+                found.append(Sample(works, time.minimum, f"{number}:{entry.layer.name}"))
+    return found
+
+
+def measure_profile(
+    name: str, threads: int = 1, quick: bool = False, progress: Progress | None = None
+) -> Profile:
+    """A profile of this machine for the runtime ``caffesurgery``, with its fit."""
+    measured = measured_samples(threads, quick, progress)
+    made = (
+        f"calibrate{' --quick' if quick else ''} of caffesurgery {__version__}, NumPy "
+        f"{np.__version__}: {len(measured)} layers, fastest of "
+        f"{QUICK_RUNS if quick else RUNS} runs"
+    )
+    profile = Profile(name, "caffesurgery", machine_name(), threads, fit_linear(measured), made)
+    return replace(profile, fit=fit_quality(profile, measured))
