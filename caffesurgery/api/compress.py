@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..errors import ExportError
 from ..files.atomic import staged_folder
 from ..report import encode_json, operation_report
+from ..timing import Profile
 from .model import Model, Progress
 from .onnx import compare, export_onnx
 from .save import file_names, load_written, write_result
@@ -27,6 +28,7 @@ def compress(
     effort: str = "normal",
     max_norm: float | None = None,
     freeze: bool = False,
+    profile: str | Profile | None = None,
     force: bool = False,
     jobs: int | None = None,
     evaluate=None,
@@ -37,8 +39,8 @@ def compress(
 
     Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
     ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
-    same; the report's notes name the layer.  ``evaluate`` and ``dask`` are as ``plan`` takes them.
-    Returns the report as a dict.
+    same; the report's notes name the layer.  ``profile``, ``evaluate`` and ``dask`` are as ``plan``
+    takes them.  Returns the report as a dict.
     """
     weights = model.require_weights()
     files = file_names([model.net.doc.path, *map(str, also)], weights.path, True)
@@ -54,6 +56,7 @@ def compress(
             effort=effort,
             max_norm=max_norm,
             freeze=freeze,
+            profile=profile,
             evaluate=evaluate,
             jobs=jobs,
             dask=dask,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..net.net import read_net
+from ..timing import DEFAULT, Profile, load_profile
 from .evaluate import plan_evaluator, plan_workers
 from .model import Model, Progress, stage_of
 
@@ -41,6 +42,7 @@ def plan(
     effort: str = "normal",
     max_norm: float | None = None,
     freeze: bool = False,
+    profile: str | Profile | None = None,
     evaluate=None,
     jobs: int | None = None,
     dask: str | None = None,
@@ -55,6 +57,8 @@ def plan(
     effort: 'normal', or 'high' for a little less error in about twice the time
     max_norm: bound on the sum of the norms of CP components over the norm of the kernel
     freeze: the new layers get learning rates of 0
+    profile: of the machine, for method 'auto' and for budgets in ms: a Profile, the path of one, or
+        the name of a shipped one, by default Caffe's
     evaluate: for rules that measure, an Evaluator, or a function from a model to its score
     jobs, dask: worker processes for rules that decompose, by default one for each processor, or the
         address of a Dask scheduler; an Evaluator brings its own
@@ -77,11 +81,21 @@ def plan(
             stage_of(progress, "plan"),
             aim=Aim(effort, max_norm),
             freeze=freeze,
+            profile=_profile(profile, method, ranks),
             evaluate=plan_evaluator(model, evaluate, progress),
             workers=workers,
         )
     _require_layers(made)
     return made
+
+
+def _profile(profile: str | Profile | None, method: str, ranks: str) -> Profile | None:
+    """The profile to predict with, where one is asked for or needed."""
+    if isinstance(profile, Profile) or (
+        profile is None and method != "auto" and "ms=" not in ranks
+    ):
+        return profile
+    return load_profile(profile or DEFAULT)
 
 
 def read_plan(path) -> Plan:

@@ -269,6 +269,13 @@ def measured(given, jobs):
     return contextlib.nullcontext() if found is None else found
 
 
+PLAN_PROFILE = click.option(
+    "--profile",
+    type=NotEmpty(),
+    help="Profile of the machine, for --method auto and budgets in ms; by default Caffe's.",
+)
+
+
 def shapes(inputs) -> dict[str, tuple[int, ...]] | None:
     """The --input options as a dict; None without any."""
     names = [name for name, _ in inputs]

@@ -60,6 +60,11 @@ POLICIES: dict[str, tuple[Callable[[Geometry], str | Leave], str]] = {
         "cp with random factors, the ablation of paper 000; fully connected layers by SVD",
     ),
     "tucker2": (_tucker2, "whole-network Tucker of paper 001: tucker2, tucker1-out or svd"),
+    "auto": (
+        _cp,
+        "of all schemes the fastest for each layer at equal error, by the profile of a machine "
+        "(`caffesurgery help cost`)",
+    ),
     "two-pass": (
         _two_pass,
         "paper 002: cp4-als for convolutions larger than 1 x 1 but the first; to be applied, "

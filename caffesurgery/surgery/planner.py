@@ -20,7 +20,8 @@ from ..net.shapes import NetShapes
 from ..ranks import Candidate, Choice, Rule, RuleContext, Skip, parse_rule
 from ..ranks.context import Measure, Progress, Ranks
 from ..ranks.explicit import Explicit, best_match
-from ..timing import Profile
+from ..timing import Profile, load_profile
+from . import auto
 from .aims import check_aims
 from .candidates import find_candidates, rest_ms_of, rest_of, sharing, spread, with_twins
 from .methods import check_method
@@ -65,7 +66,7 @@ def make_plan(
         check_aim(aim)
     except DecomposeError as error:
         raise UsageError(str(error)) from error
-    rule = parse_rule(ranks)
+    rule = auto.told(parse_rule(ranks)) if method == auto.AUTO else parse_rule(ranks)
     candidates, kept = find_candidates(shapes, weights, method, layers, wishes)
     if not candidates:
         reasons = "; ".join(f"{k.name}: {k.why}" for k in kept[:5]) or "it has no such layers"
@@ -85,8 +86,16 @@ def make_plan(
     )
     context = RuleContext(growth, progress, seed, aim, workers=workers)
     problem = _Problem(shapes, candidates, context, base, evaluate, profile)
-    allocated = problem.allocate(rule, wishes.pins([each.name for each in candidates]))
-    decided = [_decide(each, allocated[each.name], growth) for each in candidates]
+    pins = wishes.pins([each.name for each in candidates])
+    allocated = problem.allocate(rule, pins)
+    chosen = {}
+    if method == auto.AUTO:
+        free = _without_wishes(candidates, wishes, pins)
+        chooser = auto.Chooser(shapes, weights, profile or load_profile(), context)
+        chosen = chooser.decide_all([with_twins(g) for g in sharing(free, shapes)], allocated)
+    decided = [
+        chosen.get(each.name) or _decide(each, allocated[each.name], growth) for each in candidates
+    ]
     kept += [entry for entry in decided if isinstance(entry, Kept)]
     order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
     made = replace(
@@ -96,6 +105,18 @@ def make_plan(
     )
     check_aims(made)
     return made
+
+
+def _without_wishes(
+    candidates: Sequence[Candidate], wishes: Wishes, pins: Explicit | None
+) -> list[Candidate]:
+    """The candidates of whose scheme and ranks the user says nothing."""
+    names, patterns = [each.name for each in candidates], pins.patterns() if pins else {}
+    return [
+        each
+        for each in candidates
+        if not wishes.method(each.name, names) and best_match(each.name, patterns) is None
+    ]
 
 
 @dataclass(frozen=True)

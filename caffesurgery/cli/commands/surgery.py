@@ -23,12 +23,13 @@ from .group import cli
 @options.EFFORT
 @options.MAX_NORM
 @options.FREEZE
+@options.PLAN_PROFILE
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def plan(
     net, weights, method, ranks, layers, path, jobs, seed, allow_growth, effort, max_norm, freeze,
-    inputs, force, form, **data,
+    profile, inputs, force, form, **data,
 ):  # fmt: skip
     """Choose layers, schemes and ranks: write a plan to be edited."""
     from ... import api
@@ -49,6 +50,7 @@ def plan(
             effort=effort,
             max_norm=max_norm,
             freeze=freeze,
+            profile=profile,
             evaluate=evaluator,
             jobs=jobs,
             dask=data["dask"],
@@ -108,13 +110,14 @@ def apply(net, weights, plan, folder, also, freeze, jobs, inputs, force, form):
 @options.EFFORT
 @options.MAX_NORM
 @options.FREEZE
+@options.PLAN_PROFILE
 @options.JOBS
 @options.INPUT
 @options.FORCE
 @options.FORMAT
 def compress(
     net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, effort,
-    max_norm, freeze, jobs, inputs, force, form, **data,
+    max_norm, freeze, profile, jobs, inputs, force, form, **data,
 ):  # fmt: skip
     """The whole job: plan, apply, export to ONNX, compare."""
     from ... import api
@@ -134,6 +137,7 @@ def compress(
             effort=effort,
             max_norm=max_norm,
             freeze=freeze,
+            profile=profile,
             force=force,
             jobs=jobs,
             evaluate=evaluator,
