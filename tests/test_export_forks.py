@@ -71,7 +71,7 @@ REGIONS = np.array(
 )
 
 
-@pytest.mark.parametrize("opset", [11, 13, 21])
+@pytest.mark.parametrize("opset", [11, 13, 21, NEWEST_OPSET])
 @pytest.mark.parametrize(
     ("kind", "params"),
     [
@@ -84,6 +84,20 @@ def test_regions_are_pooled_as_opencv_does(kind, params, opset, tmp_path):
     text = input_layer(x=(2, 18, 20, 24), rois=REGIONS.shape) + layer(kind, "x rois", "y", params)
     found = run_net(text, tmp_path, feeds, opset=opset)["y"]
     assert relative(found, by_opencv(text, tmp_path, feeds, "y")) < 1e-5
+
+
+def test_many_regions_give_the_same_with_and_without_max_roi_pool(tmp_path):
+    numbers = np.random.default_rng(4)
+    corners = numbers.uniform(-30, 420, (200, 4))
+    corners[:, 2:] = corners[:, :2] + numbers.uniform(-20, 300, (200, 2))
+    rois = np.insert(corners, 0, numbers.integers(0, 2, 200), axis=1).astype(np.float32)
+    feeds = {"x": random(2, 5, 19, 33), "rois": rois}
+    params = "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.0625 }"
+    text = input_layer(x=(2, 5, 19, 33), rois=rois.shape) + layer(
+        "ROIPooling", "x rois", "y", params
+    )
+    old, new = (run_net(text, tmp_path, feeds, opset=n)["y"] for n in (21, NEWEST_OPSET))
+    assert np.array_equal(old, new) and (new == 0).any()
 
 
 def reorg(x, stride, reverse):

@@ -156,7 +156,17 @@ class NoOracle(Exception):
     """Nothing but the exporter can compute a net."""
 
 
-def head_errors(net, shapes, expected: dict, folder: Path, opset: int) -> dict[str, float]:
+def places(opset: int, python: str | None) -> dict[str, str | None]:
+    """Where a model is run: here, and at the first opset in the other environment."""
+    found: dict[str, str | None] = {f"{opset}": None}
+    if python and opset == OPSETS[0]:
+        found[f"{opset} there"] = python
+    return found
+
+
+def head_errors(
+    net, shapes, expected: dict, folder: Path, opset: int, python: str | None
+) -> dict[str, float]:
     """Differences of detections, each head computed alone from what OpenCV gave it."""
     errors = {}
     for entry in shapes.layers:
@@ -171,7 +181,7 @@ def head_errors(net, shapes, expected: dict, folder: Path, opset: int) -> dict[s
             for blob, array in feeds.items()
         )
         head = parse_net(text + net.doc.text[layer.field.start : layer.field.end])
-        outputs, _ = run(build(head, None, opset=opset).model, feeds, None, folder)
+        outputs, _ = run(build(head, None, opset=opset).model, feeds, python, folder)
         errors[layer.tops[0]] = difference(outputs[0], expected[layer.tops[0]])
     return errors
 
@@ -228,18 +238,20 @@ def measured(task: dict, folder: Path) -> dict:
     heads = [e.layer for e in shapes.layers if e.layer.type == "DetectionOutput"]
     blobs = list(dict.fromkeys(blob for layer in heads for blob in layer.bottoms))
     result, found, made = {"nodes": {}, "warnings": ""}, {}, None
-    for opset in (13,) if task["python"] else OPSETS:
+    for opset in OPSETS:
         try:
             made = build(net, weights, opset=opset, inputs=given, keep_blobs=blobs)
             made.model.check()
         except ExportError as error:
             return {"outcome": "not exported", "why": f"opset {opset}: {error}"}
         try:
-            outputs, said = run(made.model, feeds, task["python"], folder)
+            names = [value.name for value in made.model.outputs]
+            for place, python in places(opset, task["python"]).items():
+                outputs, said = run(made.model, feeds, python, folder)
+                found[place] = dict(zip(names, outputs))
+                result["warnings"] += said
         except RuntimeError as error:
             return {"outcome": "does not run", "why": f"opset {opset}: {error}"}
-        result["warnings"] += said
-        found[opset] = dict(zip((value.name for value in made.model.outputs), outputs))
         result["nodes"][opset] = len(made.model.nodes)
     try:
         if by_caffe:
@@ -251,19 +263,20 @@ def measured(task: dict, folder: Path) -> dict:
             result["oracle"], expected = expected_outputs(*args)
     except NoOracle as error:
         return {**result, "outcome": "no oracle", "why": str(error)}
-    return {**result, **judged(net, shapes, made, found, expected, folder)}
+    return {**result, **judged(net, shapes, made, found, expected, folder, task["python"])}
 
 
-def judged(net, shapes, made, found: dict, expected: dict, folder: Path) -> dict:
+def judged(net, shapes, made, found: dict, expected: dict, folder: Path, python) -> dict:
     """Outcome and differences; detections are compared given the same boxes and scores."""
     errors = {}
-    for opset, outputs in found.items():
-        alone = head_errors(net, shapes, expected, folder, opset)
+    for place, outputs in found.items():
+        opset, there = int(place.split()[0]), python if "there" in place else None
+        alone = head_errors(net, shapes, expected, folder, opset, there)
         for blob, array in expected.items():
             error = alone.get(blob)
             if error is None:
                 error = difference(outputs[made.outputs[blob]], array)
-            errors[f"{opset} {blob}"] = error
+            errors[f"{place} {blob}"] = error
     worst = max(errors.values())
     outcome = "agrees" if worst <= CLOSE else "differs"
     return {"outcome": outcome, "errors": errors, "why": f"{worst:.1e}"}

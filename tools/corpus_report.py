@@ -1,7 +1,7 @@
 """How many of the public deploy nets of a corpus become ONNX models that compute what Caffe does.
 
     python tools/corpus_report.py [--corpus DIR] [--only 'GLOB'] [--jobs 2] [--json OUT]
-                                  [--python ENV/bin/python] [--cache DIR]
+                                  [--python ENV/bin/python] [--cache DIR] [--sample N]
 
 Each net is exported at opset 13 and at the newest that the installed ONNX Runtime runs, passes
 onnx's checker with full shape inference, is loaded and run in ONNX Runtime, and compared with an
@@ -9,7 +9,7 @@ oracle: Caffe's own outputs where the corpus has them, else OpenCV 4's importer,
 weights where there are any and seeded ones elsewhere.  Where OpenCV cannot read a net, or is known
 not to compute what Caffe does (LRN's k), the oracle is this package's executor in NumPy, and the
 table says so.
-``--python`` runs the models in another environment's ONNX Runtime, at opset 13 alone.
+``--python`` runs the model of opset 13 in another environment's ONNX Runtime too.
 Every net is measured in a process of its own.
 """
 
@@ -19,6 +19,7 @@ import argparse
 import fnmatch
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -131,11 +132,14 @@ def main() -> None:
     parser.add_argument("--only", default="*")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--python")
-    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--python", help="Python of another environment with ONNX Runtime.")
+    parser.add_argument("--cache", type=Path, help="Folder in which results are kept.")
+    parser.add_argument("--sample", type=int, help="Only so many nets, drawn at random.")
     options = parser.parse_args()
     oracles = trained(options.corpus)
     rows = nets(options.corpus, options.only)
+    random.Random(0).shuffle(rows)
+    rows = rows[: options.sample]
     with ThreadPoolExecutor(options.jobs) as pool:
         found = pool.map(lambda row: measure(row, oracles.get(row["rel"]), options), rows)
         results = list(found)

@@ -9,6 +9,9 @@ import numpy as np
 
 from .base import LayerType, count, four_axes, refuse, register, show
 
+NEWEST_ROI_POOL = 21
+"""The last opset whose MaxRoiPool ONNX Runtime has; from the next on a table of maxima serves."""
+
 
 class _Regions(LayerType):
     """What both take: a map, and R regions of five numbers; the top has one item for each."""
@@ -41,13 +44,12 @@ class ROIPooling(_Regions):
         params = layer.params("roi_pooling_param")
         if params["pad_ratio"]:
             g.unsupported("pad_ratio enlarges the regions")
-        if g.opset > 21:
-            g.unsupported("ONNX Runtime runs MaxRoiPool up to opset 21; export that")
-        attrs = {
-            "pooled_shape": g.top_shapes[0][2:],
-            "spatial_scale": params["spatial_scale"],
-        }
         regions = g.reshape(g.input(1), (g.bottom_dims[1][0], 5))
+        scale, grid = params["spatial_scale"], g.top_shapes[0][2:]
+        if g.opset > NEWEST_ROI_POOL:
+            g.output(0, _by_table(g, regions, scale, grid))
+            return
+        attrs = {"pooled_shape": grid, "spatial_scale": scale}
         g.output(0, g.node("MaxRoiPool", [g.input(0), regions], attrs))
 
 
@@ -154,3 +156,93 @@ def _along(g, edges: str, group: int, axis: int) -> str:
     dims = [-1, group, group]
     dims[axis] = 1
     return g.node("Reshape", [edges, g.ints(dims, "grid")])
+
+
+def _by_table(g, regions: str, scale: float, grid: tuple[int, int]) -> str:
+    """ROIPooling without MaxRoiPool: each cell is covered by four overlapping windows whose sides
+    are powers of 2, and the maxima of all such windows are in a table."""
+    sizes = g.bottom_shapes[0][2:]
+    high, wide = (
+        _Span(g, _whole_edges(g, regions, column, scale, cells, size), size)
+        for column, cells, size in zip((2, 1), grid, sizes)
+    )
+    table = _maxima(g)
+    levels = [int(size).bit_length() for size in sizes]
+    item = g.as_int(g.node("Gather", [regions, g.ints([0], "item")], {"axis": 1}))
+    item = g.node("Reshape", [item, g.ints([-1, 1, 1], "item")])
+
+    def add(a: str, factor: int, b: str) -> str:
+        return g.node("Add", [g.node("Mul", [a, g.ints([factor], "factor")]), b])
+
+    def spread(tensor: str, axis: int) -> str:
+        return g.node("Unsqueeze", [tensor, g.ints([axis], "axis")])
+
+    level = add(spread(high.level, 2), levels[1], spread(wide.level, 1))
+    level = add(item, levels[0] * levels[1], level)
+    corners = []
+    for y in high.places:
+        for x in wide.places:
+            place = add(spread(y, 2), sizes[1], spread(x, 1))
+            row = add(level, sizes[0] * sizes[1], place)
+            corners.append(g.node("Gather", [table, row], {"axis": 0}))
+    extents = g.node("Mul", [spread(high.extent, 2), spread(wide.extent, 1)])
+    filled = spread(g.node("Greater", [extents, g.ints([0], "none")]), 3)
+    top = g.node("Where", [filled, g.node("Max", corners), g.const(0.0, "zero")])
+    return g.node("Transpose", [top], {"perm": (0, 3, 1, 2)})
+
+
+def _whole_edges(g, regions: str, column: int, scale: float, cells: int, size: int):
+    """(First, end) of every cell along one axis as Fast R-CNN rounds them: R x cells, int64."""
+    corner = []
+    for at in (column, column + 2):
+        pixel = g.node("Gather", [regions, g.ints([at], "column")], {"axis": 1})
+        pixel = g.node("Mul", [pixel, g.const(scale, "scale")])
+        corner.append(g.node("Floor", [g.node("Add", [pixel, g.const(0.5, "half")])]))
+    one = g.const(1.0, "one")
+    extent = g.node("Max", [g.node("Add", [g.node("Sub", corner[::-1]), one]), one])
+    cell = g.node("Div", [extent, g.const(float(cells), "cells")])
+    edges = []
+    for first, rounding in ((0, "Floor"), (1, "Ceil")):
+        steps = g.const(np.arange(first, first + cells, dtype=np.float32)[None], "steps")
+        edge = g.node("Add", [g.node(rounding, [g.node("Mul", [cell, steps])]), corner[0]])
+        bounds = [g.const(0.0, "zero"), g.const(float(size), "size")]
+        edges.append(g.as_int(g.node("Clip", [edge, *bounds])))
+    return edges
+
+
+class _Span:
+    """Cells along one axis: ``extent``, the ``level`` of the largest power of 2 within it, and the
+    ``places`` of two windows of that side that cover it (R x cells, int64)."""
+
+    def __init__(self, g, edges, size: int):
+        start, end = edges
+        self.extent = g.node("Sub", [end, start])
+        one = g.ints([1], "one")
+        logs = [0] + [int(n).bit_length() - 1 for n in range(1, size + 1)]
+        self.level = g.node("Gather", [g.ints(logs, "logs"), g.node("Max", [self.extent, one])])
+        side = g.node("Gather", [g.ints([2**n for n in range(max(logs) + 1)], "side"), self.level])
+        self.places = (
+            g.node("Min", [start, g.ints([size - 1], "last")]),
+            g.node("Max", [g.node("Sub", [end, side]), g.ints([0], "first")]),
+        )
+
+
+def _maxima(g) -> str:
+    """The largest element of every window whose sides are powers of 2, at the window's first place:
+    a row of channels for each (item, level of height, level of width, place)."""
+    channels, height, width = g.bottom_shapes[0][1:]
+    tables = []
+    for rows in range(height.bit_length()):
+        tall = _window_max(g, g.input(0), 2**rows, 1)
+        tables += [_window_max(g, tall, 1, 2**n) for n in range(width.bit_length())]
+    whole = g.node("Concat", tables, {"axis": 1})
+    shape = g.ints([-1, len(tables), channels, height * width], "levels")
+    turned = g.node("Transpose", [g.node("Reshape", [whole, shape])], {"perm": (0, 1, 3, 2)})
+    return g.node("Reshape", [turned, g.ints([-1, channels], "rows")])
+
+
+def _window_max(g, tensor: str, rows: int, columns: int) -> str:
+    if rows == columns == 1:
+        return tensor
+    attrs = {"kernel_shape": (rows, columns), "pads": (0, 0, rows - 1, columns - 1)}
+    return g.node("MaxPool", [tensor], attrs)
