@@ -166,6 +166,16 @@ def test_a_layer_that_cannot_be_written_in_one_form_becomes_a_node_too(tmp_path)
     assert (node.op, node.domain, node.attrs) == ("ReLU6", "com.example", {"negative_slope": 0.1})
 
 
+def test_a_forks_parameter_that_is_not_known_is_refused(tmp_path):
+    text = input_layer(data=(1, 3, 4, 4), image=(1, 3, 32, 32)) + layer(
+        "PriorBox", "data image", "y", "prior_box_param { min_size: 4 density: 2 }"
+    )
+    with pytest.raises(ExportError, match=r"\(layer 'y'\).*prior_box_param.density is not known"):
+        build(parse_net(text, "net.prototxt"), None)
+    node = build(parse_net(text), None, domain="com.example").model.nodes[0]
+    assert node.domain == "com.example" and node.attrs["density"] == 2
+
+
 def test_a_domain_of_onnx_itself_is_refused():
     net = parse_net(input_layer(data=(1, 3)) + layer("ReLU", "data", "y"))
     with pytest.raises(ExportError, match="cannot hold operators of your own"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import ExportError, suggest
+from ..files.schema import load_schema
 from ..net.layers import lookup
 from ..net.shapes import NetShapes
 from ..net.weights import match_weights
@@ -16,6 +17,11 @@ from .batch import is_input
 from .custom import stored_arrays, write_custom
 from .graph import Graph, LayerGraph, Unsupported, reads
 from .model import Model, Value
+
+_WITHOUT_EFFECT = frozenset(
+    "engine visualize visualize_threshold save_file save_output_param".split()
+)
+"""Parameters of forks' layers that say how to run or show them, not what they compute."""
 
 
 def assemble(
@@ -74,12 +80,23 @@ def _write_layer(entry, g: LayerGraph, domain: str) -> None:
         )
     mark = g.mark()
     try:
+        if kind.origin:
+            _check_fields(layer, g)
         kind.onnx(layer, g)
     except Unsupported:
         if not domain:
             raise
         g.rewind(mark)
         write_custom(layer, g, domain)
+
+
+def _check_fields(layer, g: LayerGraph) -> None:
+    """Refuse a fork's layer with a parameter that may make it another fork's."""
+    for name in load_schema("forks").messages["LayerParameter"]:
+        params = layer.params(name)
+        for field in params.unknown():
+            if not field.endswith("_filler") and field not in _WITHOUT_EFFECT:
+                g.unsupported(f"{name}.{field} is not known, and may change what it computes")
 
 
 def is_evaluation(kind: str) -> bool:

@@ -102,6 +102,10 @@ class Params:
                 for view in inner if isinstance(inner, tuple) else (inner,):
                     view.check_fields()
 
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the fields that the text gives and the schema does not know."""
+        return tuple(name for name in self.message.names() if name not in self._fields)
+
     def as_dict(self) -> dict:
         """The fields that the text gives and the schema knows, as plain typed values."""
         known = (name for name in self.message.names() if name in self._fields)
