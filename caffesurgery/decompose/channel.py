@@ -77,5 +77,5 @@ class Cp2Random(Cp2):
         kernels = (right.reshape(-1, *block.shape[1:]), left[:, :, None, None])
         return GroupFactors(kernels, residual(np.asarray(matrix, np.float32), left, right))
 
-    def error_ranks(self, kernel, group, error, most, reached):
+    def error_ranks(self, kernel, group, error, most, error_at):
         raise DecomposeError(f"{self.name} fits nothing, so no rank of it is for an error")

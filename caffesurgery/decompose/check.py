@@ -131,18 +131,3 @@ def _not_usable(kernel: np.ndarray) -> DecomposeError:
         f"the kernel holds {met} of {kernel.size} values, the first at "
         f"[t, s, y, x] = {first}: only finite weights can be decomposed"
     )
-
-
-def smallest(reached, most: int) -> int:
-    """The smallest number in 1 ... most that ``reached`` holds for, as it does for all above.
-
-    ``most`` where it holds for none below.  Doubles a guess and then halves the gap, so that large
-    numbers, which take long, are asked for last.
-    """
-    low, high = 0, max(1, most // 16)
-    while high < most and not reached(high):
-        low, high = high, min(2 * high, most)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high

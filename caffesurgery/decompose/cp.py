@@ -17,10 +17,10 @@ import numpy as np
 
 from ..errors import DecomposeError
 from . import als
-from .check import smallest
 from .geometry import Part
 from .power import components
 from .scheme import SCHEMES, Aim, GroupFactors, Scheme
+from .search import smallest
 from .truncated import residual, squared_norm
 from .unfold import all_unfoldings
 
@@ -108,12 +108,12 @@ class _Cp(Scheme):
                 break
         return [rank]
 
-    def error_ranks(self, kernel, group, error, most, reached):
+    def error_ranks(self, kernel, group, error, most, error_at):
         if self.algorithm.find is random:
             raise DecomposeError(f"{self.name} fits nothing, so no rank of it is for an error")
         if self.algorithm.find is power_method:
-            return super().error_ranks(kernel, group, error, most, reached)
-        return [smallest(lambda rank: reached([rank]), most[0])]
+            return super().error_ranks(kernel, group, error, most, error_at)
+        return [smallest(lambda rank: error_at([rank]), error, most[0])]
 
 
 class Cp3(_Cp):

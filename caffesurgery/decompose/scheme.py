@@ -295,7 +295,8 @@ class Scheme:
         """Smallest ranks (totals) whose error, ||W - What|| / ||W||, is at most ``error``.
 
         Every group gets the same rank.  Ranks are not looked for above ``limit`` (total), which is
-        returned, rounded down to a multiple of the groups, where it does not suffice.
+        returned, rounded down to a multiple of the groups, where it does not suffice.  Where
+        ranks have to be tried, those above 64 a group may be larger than the smallest by 1 / 64.
         DecomposeError for errors outside [0, 1) and for schemes that fit nothing.
         """
         checked_error(error)
@@ -303,12 +304,12 @@ class Scheme:
         if total == 0:
             return (group,) * len(most)
 
-        def reached(shares: Sequence[int]) -> bool:
+        def error_at(shares: Sequence[int]) -> float:
             ranks = [share * group for share in shares]
-            found = self.error_for_rank(kernel, group, ranks, seed, effort, max_norm)
-            return found <= error + 1e-5
+            return self.error_for_rank(kernel, group, ranks, seed, effort, max_norm)
 
-        return tuple(rank * group for rank in self.error_ranks(kernel, group, error, most, reached))
+        found = self.error_ranks(kernel, group, error, most, error_at)
+        return tuple(rank * group for rank in found)
 
     def error_ranks(
         self,
@@ -316,9 +317,9 @@ class Scheme:
         group: int,
         error: float,
         most: Sequence[int],
-        reached: Callable[[Sequence[int]], bool],
+        error_at: Callable[[Sequence[int]], float],
     ) -> list[int]:
-        """Ranks per group, at most ``most``, for an error; ``reached`` says whether ranks do.
+        """Ranks per group, at most ``most``, for an error; ``error_at`` is the error of ranks.
 
         Here for the schemes whose kept energy is exactly 1 - error^2.
         """

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .check import smallest
 from .geometry import Part
 from .matrix import MatrixScheme, rank_reaching
 from .scheme import GroupFactors, Scheme, register
+from .search import smallest
 from .truncated import (
     leading_columns,
     matmul,
@@ -70,9 +70,9 @@ class Tucker2(Scheme):
         outputs = sum(singular_values(by_output(block)) ** 2 for block in blocks)
         return [min(rank_reaching(s, energy), m) for s, m in zip((inputs, outputs), most)]
 
-    def error_ranks(self, kernel, group, error, most, reached):
+    def error_ranks(self, kernel, group, error, most, error_at):
         path = self.path(kernel, group, most)
-        return path[smallest(lambda n: reached(path[n - 1]), len(path)) - 1].tolist()
+        return path[smallest(lambda n: error_at(path[n - 1]), error, len(path)) - 1].tolist()
 
     @staticmethod
     def path(kernel: np.ndarray, group: int, most: Sequence[int]) -> np.ndarray:

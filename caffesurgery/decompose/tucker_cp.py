@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import DecomposeError
-from .check import smallest
 from .cp import full_rank
 from .geometry import Geometry, Part
 from .scheme import SCHEMES, GroupFactors, register
+from .search import smallest
 from .truncated import squared_norm
 from .tucker import Tucker2
 from .unfold import all_unfoldings
@@ -95,8 +95,8 @@ class Tucker2Cp(Tucker2):
         # What Tucker-2 leaves out is orthogonal to all that the core can say: the errors add up.
         return GroupFactors((first, *cp.factors, last), tucker.lost + cp.lost, norms=cp.norms)
 
-    def error_ranks(self, kernel, group, error, most, reached):
-        """Along Tucker-2's path with the core's rank beside it; then as few components as do."""
+    def error_ranks(self, kernel, group, error, most, error_at):
+        """Along Tucker-2's path with the core's rank beside it; at its end the core grows alone."""
         taps = kernel.shape[2] * kernel.shape[3]
         path = self.path(kernel, group, most).tolist()
 
@@ -104,10 +104,11 @@ class Tucker2Cp(Tucker2):
             inner, outer = path[step]
             return inner, outer, min(_matching(inner, outer, taps), most[2])
 
-        inner, outer, rank = at(smallest(lambda n: reached(at(n - 1)), len(path)) - 1)
-        if not reached((inner, outer, rank)):  # both channel modes are whole
-            rank = min(full_rank((inner, taps, outer)), most[2])
-        return [inner, outer, smallest(lambda r: reached((inner, outer, r)), rank)]
+        inner, outer, rank = at(smallest(lambda n: error_at(at(n - 1)), error, len(path)) - 1)
+        if [inner, outer] == path[-1]:
+            largest = min(full_rank((inner, taps, outer)), most[2])
+            rank = smallest(lambda r: error_at((inner, outer, r)), error, largest)
+        return [inner, outer, rank]
 
 
 def _matching(inner: int, outer: int, taps: int) -> int:
