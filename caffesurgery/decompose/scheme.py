@@ -24,6 +24,7 @@ from .check import (
     checked_ranks,
 )
 from .geometry import Geometry, Part
+from .search import ROUNDING
 
 Progress = Callable[[int, int], None]
 
@@ -323,7 +324,8 @@ class Scheme:
 
         Here for the schemes whose kept energy is exactly 1 - error^2.
         """
-        found = self.ranks_for_energy(kernel, group, max(1 - error**2, 1e-12), most[0] * group)
+        energy = max(1 - (error + ROUNDING) ** 2, 1e-12)
+        found = self.ranks_for_energy(kernel, group, energy, most[0] * group)
         return [rank // group for rank in found]
 
 

@@ -13,7 +13,9 @@ import numpy as np
 SLACK = 64
 """Ranks above this may be larger than the smallest one by a share of 1 / SLACK."""
 
-_ROUNDING = 1e-5  # added to the error that is asked for
+ROUNDING = 1e-5
+"""Added to the error that is asked for: what float32 may take off or add."""
+
 _LEAP = 3  # a try is at most this many times the one before
 
 
@@ -23,7 +25,7 @@ def smallest(error_at: Callable[[int], float], error: float, most: int) -> int:
     ``most``, which is never tried, where none below does.  Exact up to SLACK, where the tries end
     with a rank that does and the one before, which does not; above, by interpolation.
     """
-    goal = _log(error + _ROUNDING)
+    goal = _log(error + ROUNDING)
     low, high, tried = 0, most, False  # tried: whether ``high`` is known to do
     old, rank, before, width = 0, max(1, most // 16), 0.0, most
     while high - low > 1:
