@@ -66,11 +66,12 @@ def test_apply_carries_them_to_the_decompositions_and_reports_them(model, tmp_pa
     assert (fc["effort"], fc["max_norm"]) == ("high", None)
     kernel = model.weights.blobs("conv1")[0].array().reshape(8, 6, 3, 3)
     direct = scheme("cp3").decompose(kernel, 1, (20,), max_norm=1.5)
+    assert conv1["curve"] is None and len(fc["curve"]) == 3 and fc["curve"][-1] == fc["error"]
     assert np.array_equal(smaller.weights.blobs("conv1_dd")[0].array(), direct.factors[1])
     assert "max_norm 2.5 bounds CP components; it does not concern fc (svd)" in report["notes"]
     for row in report["layers"]:
-        assert row["fitness"] == pytest.approx(1 - row["error"] ** 2, abs=2e-6)
-    assert direct.fitness == 1 - direct.error**2
+        assert row["fitness"] == pytest.approx(1 - row["error"], abs=2e-6)
+    assert direct.fitness == 1 - direct.error
 
 
 def test_a_plan_records_what_it_was_made_with(model):

@@ -12,13 +12,8 @@ from pkgutil import iter_modules
 
 from .compose import compose
 from .geometry import Geometry, Part
-from .scheme import (
-    SCHEMES,
-    Aim,
-    Decomposition,
-    Scheme,
-    scheme,
-)
+from .outcome import Aim, Decomposition
+from .scheme import SCHEMES, Scheme, scheme
 
 __all__ = ["SCHEMES", "Aim", "Decomposition", "Geometry", "Part", "Scheme", "compose", "scheme"]
 

@@ -8,8 +8,7 @@ grouped convolution separately; its ranks are totals over the groups, as in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,63 +23,10 @@ from .check import (
     checked_ranks,
 )
 from .geometry import Geometry, Part
+from .outcome import Aim, Decomposition, GroupFactors, joined, nothing
 from .search import ROUNDING
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What a decomposition that searches is to reach; the others have no use for it.
-
-    effort: 'normal', or 'high' for about twice the time and a little less error
-    max_norm: bound on the sum of the norms of CP components over the norm of the kernel
-    """
-
-    effort: str = "normal"
-    max_norm: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Decomposition:
-    """Factors of one layer, what they lose, and how stable they are.
-
-    factors: float32 arrays, one for each part, of the part's ``weight_shape``
-    error: ||W - What|| / ||W|| over all groups (0 for a zero kernel)
-    curve: float64, the error with the first 1, 2, ... components of each group, ending at this
-        rank; None for schemes whose smaller ranks are not a prefix of the larger
-    norm_ratio: the sum of the norms of the CP components over ||W||; None for other schemes
-    sensitivity: expected squared change of What over the variance of small noise in all factors
-    warning: a sentence when the decomposition is degenerate or misses a bound
-    """
-
-    factors: tuple[np.ndarray, ...]
-    error: float
-    curve: np.ndarray | None = None
-    norm_ratio: float | None = None
-    sensitivity: float = 0.0
-    warning: str | None = None
-
-    @property
-    def fitness(self) -> float:
-        """1 - ||W - What||^2 / ||W||^2, the share of the squared norm that is explained.
-
-        Equation 12 of paper 002, squared as in the code that the paper used (scikit-tensor).
-        """
-        return 1 - self.error**2
-
-
-class GroupFactors(NamedTuple):
-    """What a scheme found for one group: factors, squared error, and of each component its gain.
-
-    gains: what each component takes off the squared error; None where smaller ranks differ
-    norms: norms of the components of a CP
-    """
-
-    factors: tuple[np.ndarray, ...]
-    lost: float
-    gains: np.ndarray | None = None
-    norms: np.ndarray | None = None
 
 
 class Scheme:
@@ -196,7 +142,7 @@ class Scheme:
         ranks = self.check_ranks(geometry, ranks)
         parts = self.chain(geometry, *ranks)
         if energy == 0:
-            return _nothing(parts, ranks, group)
+            return nothing(parts, ranks, group)
         shares = [rank // group for rank in ranks]
         if max_norm is not None:  # the groups' norms add up to at most sqrt(group) times the whole
             aim = replace(aim, max_norm=max_norm / group**0.5)
@@ -206,11 +152,11 @@ class Scheme:
             tick = _ticker(progress, g * shares[0], ranks[0])
             found.append(self.factor(_scaled(block, scale), shares, [seed, g], tick, aim))
             tick(shares[0])
-        joined = _joined(found, scale, energy)
-        ratio = joined.norm_ratio
+        whole = joined(found, scale, energy)
+        ratio = whole.norm_ratio
         return replace(
-            joined,
-            sensitivity=stability.sensitivity(joined.factors, parts, group),
+            whole,
+            sensitivity=stability.sensitivity(whole.factors, parts, group),
             warning=None if ratio is None else stability.warning(ratio, ranks[-1], max_norm),
         )
 
@@ -372,29 +318,3 @@ def _ticker(progress: Progress | None, before: int, total: int) -> Callable[[int
             progress(before + done, total)
 
     return tick
-
-
-def _nothing(parts: Sequence[Part], ranks: Sequence[int], group: int) -> Decomposition:
-    """The decomposition of a zero kernel: zero factors, no error."""
-    factors = tuple(np.zeros(part.weight_shape, np.float32) for part in parts)
-    return Decomposition(factors, 0.0, np.zeros(ranks[0] // group) if len(ranks) == 1 else None)
-
-
-def _joined(found: Sequence[GroupFactors], scale: float, energy: float) -> Decomposition:
-    """The groups' factors side by side, scaled back, with the error over the whole layer."""
-    columns = list(zip(*(group.factors for group in found)))
-    share = np.float32(scale ** (1 / len(columns)))
-    joined = (np.concatenate(c) if len(c) > 1 else c[0] for c in columns)
-    factors = tuple(np.ascontiguousarray(factor) for factor in joined)
-    if scale != 1:
-        factors = tuple(factor * share for factor in factors)
-    energy = energy / scale**2
-    error = float(np.sqrt(max(0.0, sum(group.lost for group in found)) / energy))
-    curve = ratio = None
-    if found[0].norms is not None:  # a CP
-        ratio = float(sum(group.norms.sum() for group in found) / np.sqrt(energy))
-    if all(group.gains is not None for group in found):
-        kept = np.cumsum(sum(group.gains for group in found))
-        curve = np.sqrt(np.maximum(0, 1 - kept / energy))
-        curve[-1] = error
-    return Decomposition(factors, error, curve, ratio)

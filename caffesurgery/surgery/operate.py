@@ -83,7 +83,7 @@ def prepare(entry: LayerPlan, shapes: NetShapes, plan: Plan) -> Work:
 class Replaced:
     """One layer that was decomposed: the plan's entry, what came out, and the costs.
 
-    ``error``, ``norm_ratio``, ``sensitivity`` and ``warning`` are those of its Decomposition,
+    ``error``, ``curve``, ``norm_ratio``, ``sensitivity`` and ``warning`` are its Decomposition's,
     ``aim`` what it was to reach.
     """
 
@@ -98,6 +98,7 @@ class Replaced:
     before: Cost
     after: Cost
     aim: Aim
+    curve: np.ndarray | None = None
 
 
 def decompose_all(
@@ -212,6 +213,7 @@ def _operate(work: Work, weights: Caffemodel, seed: int, tick: Callable[[int, in
         before,
         after,
         work.aim,
+        result.curve,
     )
 
 
