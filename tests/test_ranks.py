@@ -172,3 +172,18 @@ def test_costs_are_those_of_the_papers(shared):
             cost = chain_cost(SCHEMES["svd"].parts(geometry, (rank,)), Sizes(), False)
             params, macs = params + cost.params, macs + cost.macs
         assert (params, macs) == (case["exact_params"], case["exact_macs_H_in"]), case["name"]
+
+
+@pytest.mark.parametrize("rule", ["energy=0.7", "error=0.5"])
+def test_workers_find_the_ranks_that_this_process_finds(monkeypatch, rule):
+    from caffesurgery.ranks import RuleContext, fits
+    from caffesurgery.workers import open_workers
+
+    monkeypatch.setattr(fits, "WORTH_WORKERS", 0)
+    layers = [
+        candidate(f"conv{k}", scheme, T=12, S=10) for k, scheme in enumerate(("cp3", "cp2", "cp4"))
+    ]
+    with open_workers(2) as workers:
+        found = parse_rule(rule).allocate(layers, RuleContext(workers=workers))
+        assert len(workers.pids()) == 2
+    assert found == parse_rule(rule).allocate(layers)

@@ -8,7 +8,7 @@ method (sum of d_r^2 over the squared norm); for joint CP ranks are tried.
 from __future__ import annotations
 
 from .options import Option, share
-from .rule import Choice, SearchRule, register
+from .rule import SearchRule, register
 
 
 @register
@@ -17,8 +17,7 @@ class Energy(SearchRule):
     example = "energy=0.9"
     summary = "the smallest ranks that keep this share of each layer's squared norm"
     value = Option("energy", summary, share, "a share above 0 and at most 1")
+    asks = "ranks_for_energy"
 
-    def search(self, candidate, limit, how):
-        share, group = self.argument, candidate.geometry.group
-        ranks = candidate.scheme.ranks_for_energy(candidate.kernel(), group, share, limit, **how)
-        return Choice(ranks, f"energy={share:g} of its squared norm")
+    def why(self):
+        return f"energy={self.argument:g} of its squared norm"

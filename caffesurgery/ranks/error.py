@@ -8,7 +8,7 @@ for joint CP and Tucker-2 ranks are tried, so that planning takes several decomp
 from __future__ import annotations
 
 from .options import Option
-from .rule import Choice, SearchRule, register
+from .rule import SearchRule, register
 
 
 def below_one(text: str) -> float:
@@ -25,8 +25,7 @@ class Error(SearchRule):
     example = "error=0.3"
     summary = "the smallest ranks whose relative error is at most this"
     value = Option("error", summary, below_one, "a relative error from 0 to below 1")
+    asks = "ranks_for_error"
 
-    def search(self, candidate, limit, how):
-        error, group = self.argument, candidate.geometry.group
-        ranks = candidate.scheme.ranks_for_error(candidate.kernel(), group, error, limit, **how)
-        return Choice(ranks, f"error={error:g} of its norm")
+    def why(self):
+        return f"error={self.argument:g} of its norm"

@@ -12,6 +12,9 @@ from ..workers import run_all
 from .candidate import Candidate
 from .context import Ranks, RuleContext
 
+WORTH_WORKERS = 2_000_000
+"""Weights of all layers together from which a search takes longer than starting the workers."""
+
 Curve = np.ndarray
 """Relative errors with the first 1, 2, ... components of each group; empty where not known."""
 
@@ -37,7 +40,7 @@ def fits(
 class _Tasks(Sequence):
     """The tasks of ``pairs``, each made when it is its turn, so that kernels stay on disk."""
 
-    def __init__(self, context: RuleContext, pairs: Sequence[tuple[Candidate, Ranks]]):
+    def __init__(self, context: RuleContext, pairs: Sequence[tuple[Candidate, tuple]]):
         self._context = context
         self._pairs = pairs
 
@@ -48,11 +51,55 @@ class _Tasks(Sequence):
         return _task(self._context, *self._pairs[index])
 
 
-def _task(context: RuleContext, candidate: Candidate, ranks: Ranks) -> tuple:
+def smallest_ranks(
+    context: RuleContext,
+    candidates: Sequence[Candidate],
+    search: str,
+    value: float,
+    limits: Sequence[int | None],
+) -> list[Ranks]:
+    """What a scheme's ``search`` ('ranks_for_energy', 'ranks_for_error') finds for each layer.
+
+    CP layers, whose ranks take decompositions to find, are shared out to the context's workers
+    where that is worth starting them.
+    """
+    pairs = [(each, (search, value, limit)) for each, limit in zip(candidates, limits)]
+    long = [pair for pair in pairs if pair[0].scheme.takes_max_norm]
+    numbers = sum(int(np.prod(each.geometry.weight_shape)) for each, _ in long)
+    found: dict[str, Ranks] = {}
+    if context.workers is not None and numbers >= WORTH_WORKERS:
+        names = [each.name for each, _ in long]
+        tasks = _Tasks(context, long)
+        ranks = run_all(context.workers, _search, None, tasks, progress=context.progress)
+        found.update(zip(names, ranks))
+    for index, (candidate, wanted) in enumerate(pairs):
+        if candidate.name not in found:
+            context.tell(candidate.name, index / len(pairs))
+            found[candidate.name] = _search(None, _task(context, candidate, wanted))
+    return [found[each.name] for each in candidates]
+
+
+def _search(_, task: tuple) -> Ranks:
+    """What a worker does."""
+    name, scheme, kernel, group, (search, value, limit), options = task
+    try:
+        return getattr(SCHEMES[scheme], search)(kernel, group, value, limit, **options)
+    except DecomposeError as error:
+        raise DecomposeError(f"layer '{name}': {error}") from error
+
+
+def _task(context: RuleContext, candidate: Candidate, wanted: tuple) -> tuple:
     aim = candidate.scheme.suited(context.aim)
     options = {"seed": context.seed, "effort": aim.effort, "max_norm": aim.max_norm}
     geometry = candidate.geometry
-    return candidate.name, candidate.scheme.name, candidate.kernel(), geometry.group, ranks, options
+    return (
+        candidate.name,
+        candidate.scheme.name,
+        candidate.kernel(),
+        geometry.group,
+        wanted,
+        options,
+    )
 
 
 def _fit(_, task: tuple) -> tuple[float, Curve]:

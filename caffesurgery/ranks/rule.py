@@ -15,6 +15,7 @@ from ..errors import UsageError, suggest
 from . import options
 from .candidate import Candidate
 from .context import ALONE, RuleContext
+from .fits import smallest_ranks
 from .options import Option
 
 SHARE = re.compile(r"\d*\.\d+")
@@ -77,24 +78,21 @@ class Rule:
 
 
 class SearchRule(Rule):
-    """A rule that looks at each kernel by itself; a subclass gives ``search``."""
+    """A rule that looks at each kernel by itself; a subclass gives ``asks`` and ``why``.
 
-    def search(self, candidate: Candidate, limit: int | None, how: Mapping) -> Choice:
-        """The smallest ranks that do, or ``limit`` where smaller ones do not.
+    asks: the method of a scheme that finds ranks for the rule's value
+    """
 
-        ``how`` is what decompositions are told: seed, effort and max_norm.
-        """
+    asks = ""
+
+    def why(self) -> str:
+        """The sentence for the plan."""
         raise NotImplementedError
 
     def allocate(self, candidates, context=ALONE):
-        found: Allocation = {}
-        for index, candidate in enumerate(candidates):
-            context.tell(candidate.name, index / len(candidates))
-            limit = None if context.growth else _limit(candidate)
-            aim = candidate.scheme.suited(context.aim)
-            how = {"seed": context.seed, "effort": aim.effort, "max_norm": aim.max_norm}
-            found[candidate.name] = self.search(candidate, limit, how)
-        return found
+        limits = [None if context.growth else _limit(each) for each in candidates]
+        found = smallest_ranks(context, candidates, self.asks, self.argument, limits)
+        return {each.name: Choice(ranks, self.why()) for each, ranks in zip(candidates, found)}
 
 
 def _limit(candidate: Candidate) -> int | None:
