@@ -131,3 +131,15 @@ def test_dead_filters_and_channels_stay_dead(name):
     product = compose(found.factors, scheme(name).parts(Geometry.of(weight.shape), ranks))
     assert np.abs(product[[2, 7]]).max() < 1e-5 and np.abs(product[:, 4]).max() < 1e-5
     assert np.isfinite(found.error) and found.error < 1
+
+
+def test_the_lines_of_the_help_page_run():
+    from caffesurgery.files.resources import resource
+
+    page = resource("docs", "methods.md").read_text("utf-8").split("**From Python**")[1]
+    lines = [line[4:] for line in page.splitlines() if line.startswith("    ")]
+    names = {"kernel": trained_like(12, 8, 3)[:, :4], "group": 2, "rank": 6}
+    exec("\n".join(lines), names)  # noqa: S102  our own page
+    found, dense = names["found"], names["dense"]
+    direct = np.linalg.norm(dense - names["kernel"]) / np.linalg.norm(names["kernel"])
+    assert direct == pytest.approx(found.error, rel=1e-4)
