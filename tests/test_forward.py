@@ -19,6 +19,7 @@ from caffesurgery.files.mean import load_mean
 from caffesurgery.files.resources import resource
 from caffesurgery.forward.kernel import computable
 from caffesurgery.forward.threads import blas_threads
+from caffesurgery.net.layers.base import known_types
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
 from caffesurgery.verify.images import load_images
@@ -114,6 +115,11 @@ def test_every_type_of_the_zoo_is_computed_in_training_nets_too():
     paths = resource("models").glob("*/*.prototxt")
     nets = [read_net(path) for path in paths if path.stem != "solver"]
     assert {layer.type for net in nets for layer in net.layers} <= set(computable())
+
+
+def test_every_known_type_is_computed_but_those_that_the_documentation_names():
+    page = resource("docs", "cost.md").read_text("utf-8")
+    assert {kind for kind in known_types() if f"`{kind}`" not in page} <= set(computable())
 
 
 BRANCHES = (

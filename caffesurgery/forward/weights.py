@@ -29,7 +29,7 @@ def load(shapes: NetShapes, weights) -> Blobs:
 def seeded(shapes: NetShapes, seed: int = 0) -> Blobs:
     """Random blobs (float32) of a size that keeps activations alive, the same for the same seed.
 
-    Matrices and kernels have the variance of He's initialisation; variances are near 1.
+    Matrices and kernels have the variance of He's initialisation, all else is between 0 and 1.
     """
     own: dict[tuple[int, int], np.ndarray] = {}
     for index, entry in enumerate(shapes.layers):
@@ -48,16 +48,18 @@ def _layer(entry: LayerShapes, seed: int) -> list[np.ndarray]:
     if entry.layer.type == "BatchNorm":
         mean, variance, factor = entry.params
         return [
-            rng.standard_normal(mean, np.float32) * np.float32(0.1),
+            rng.random(mean, np.float32) - np.float32(0.5),
             rng.random(variance, np.float32) + np.float32(0.5),
             np.ones(factor, np.float32),
         ]
+    if entry.layer.type == "BN":  # of a fork: one of its blobs may be a variance
+        return [rng.random(shape, np.float32) + np.float32(0.5) for shape in entry.params]
     return [_blob(shape, rng) for shape in entry.params]
 
 
 def _blob(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    blob = rng.standard_normal(shape, np.float32)
-    if len(shape) < 2:
-        return np.asarray(blob * np.float32(0.1) + np.float32(0.5), np.float32)
-    blob *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    blob = np.asarray(rng.random(shape, np.float32))
+    if len(shape) > 1:
+        blob -= np.float32(0.5)  # what is left has the variance 1/12
+        blob *= np.float32(np.sqrt(24 / np.prod(shape[1:])))
     return blob
