@@ -72,7 +72,7 @@ def _judge(name: str, graph: Sequence[ReadNode], known: frozenset[str], apart: b
         better = _verdict(closed, len(graph), apart)
         if better != verdict:
             advice = (
-                "fix the shapes (export --batch 1, and --frame HxW for open frames): then "
+                "fix the shapes (export --batch 1, and --frame HxW where frames are open): then "
                 f"{_coverage(closed, len(graph))}, which makes it: {_WORDS[better]}"
             )
     unsupported = tuple(sorted({node.op for node in graph if not takes[node.name]}))
