@@ -104,6 +104,16 @@ def test_weights_are_quantised_by_channel_and_softmax_is_not():
     assert made_by["prob"].op_type == "Softmax"
 
 
+def test_weights_apart_count_as_part_of_a_form():
+    images(side=16)
+    apart = ("--external-data", "--format", "json")
+    report = succeed("export", D, W, "-o", "h.onnx", "--fp16", *apart).json
+    assert set(report["files"]) == {"h.onnx", "h.onnx.data"}
+    assert report["variants"][1]["bytes"] == sum(report["files"].values())
+    given = ("--int8", "--images", "images.npz")
+    assert list(succeed("export", D, W, "-o", "i.onnx", *given, *apart).json["files"]) == ["i.onnx"]
+
+
 def test_a_fixed_batch_is_filled_up_and_what_fills_it_does_not_count():
     images(count=5, side=16)
     whole = ("--int8", "--images", "images.npz", "--format", "json")

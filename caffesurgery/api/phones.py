@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +146,10 @@ def _write(job: _Job, paths: Mapping[str, Path], beside: Path, images, test_imag
     from ..verify.variants import measure
 
     base = paths.get("float32", beside / "float32.onnx")
-    done, bare = job.write(base, "float32")
+    options = dict(job.options)
+    if "float32" not in paths:  # what is not kept is one file
+        options.pop("one_file_up_to", None)
+    done, bare = replace(job, options=options).write(base, "float32")
     made = {"float32": done, "int8": done}
     if "float16" in paths:
         made["float16"], _ = job.write(paths["float16"], "float16")

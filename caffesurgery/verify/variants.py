@@ -115,7 +115,7 @@ def _reference(name: str, path, results: Sequence[BlobDifference]) -> Variant:
     return Variant(
         name,
         os.fspath(path),
-        os.path.getsize(path),
+        _size(path),
         0.0,
         1.0 if any(blob.agreement is not None for blob in results) else None,
         scored.top1[0] if scored else None,
@@ -129,9 +129,15 @@ def _row(name: str, path, results: Sequence[BlobDifference]) -> Variant:
     return Variant(
         name,
         os.fspath(path),
-        os.path.getsize(path),
+        _size(path),
         max(blob.relative for blob in results),
         classed.agreement if classed else None,
         scored.top1[1] if scored else None,
         scored.top5[1] if scored and scored.top5 else None,
     )
+
+
+def _size(path) -> int:
+    """Bytes of a model, with those of the file of weights that may lie beside it."""
+    beside = f"{os.fspath(path)}.data"
+    return os.path.getsize(path) + (os.path.getsize(beside) if os.path.exists(beside) else 0)
