@@ -9,6 +9,7 @@ from tiny import D, W, _tiny_net, run, succeed, tiny  # noqa: F401
 
 import caffesurgery
 from caffesurgery.decompose import scheme
+from caffesurgery.surgery.apply import outline
 from caffesurgery.surgery.methods import fit
 from caffesurgery.surgery.target import target
 from caffesurgery.timing import Linear, Profile, dense_part, predicted_ms
@@ -106,3 +107,10 @@ def test_budgets_of_time_hold_with_auto():
 def test_auto_runs_with_caffe_s_profile_by_default():
     done = run("plan", D, W, "--method", "auto", "--ranks", "error=0.8", "-o", "plan.prototxt")
     assert done.code == 0 or "no scheme is faster" in done.err
+
+
+def test_an_outline_is_the_net_that_a_plan_makes():
+    model = caffesurgery.load(D, W)
+    plan = caffesurgery.plan(model, "cp", "conv2=8,fc3=6")
+    result = caffesurgery.apply(model, plan)
+    assert outline(model.net, model.shapes, plan) == result.operated.texts[D]

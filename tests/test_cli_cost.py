@@ -136,6 +136,16 @@ def test_calibrate_measures_this_machine():
     assert found["totals"]["unknown"] == 0 and 0 < found["totals"]["ms"] < 100
 
 
+def test_calibrate_measures_onnxruntime():
+    done = ("--runtime", "onnxruntime", "--quick", "--format", "json")
+    report = succeed("calibrate", "-o", "here.json", *done).json
+    assert report["runtime"] == "onnxruntime" and report["fit"]["order"] > 0.8
+    assert {"conv", "depthwise", "ragged", "gemm", "gemv"} <= set(load_profile("here.json").terms)
+    found = succeed("cost", D, "--profile", "here.json", "--format", "json").json
+    by_name = {layer["name"]: layer["ms"] for layer in found["layers"]}
+    assert by_name["relu1"] == 0 and by_name["conv1"] > 0  # done with the convolution
+
+
 def test_every_key_of_the_reports_of_cost_is_documented():
     Path("net.prototxt").write_text(DEPLOY)
     assert BODY in DEPLOY

@@ -7,8 +7,10 @@ from dataclasses import replace
 from caffesurgery.cost import Sizes, chain_sizes
 from caffesurgery.decompose import Geometry, scheme
 from caffesurgery.files.resources import resource
-from caffesurgery.net.net import read_net
+from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
+from caffesurgery.surgery.apply import outline
+from caffesurgery.surgery.plan import LayerPlan, Plan
 from caffesurgery.surgery.target import target
 from caffesurgery.timing import dense_part, works_of, works_of_parts
 from caffesurgery.timing.fit import Sample
@@ -110,3 +112,72 @@ def conv1_works(form: str, rank: str = "", runtime: str = "caffe") -> list:
         return [("", works)]
     parts = scheme(f"cp{form[0]}").parts(CONV1_GEOMETRY, (int(rank[1:]),))
     return chain_works(CONV1_GEOMETRY, CONV1_SIZES, parts, runtime=runtime)
+
+
+VGG_RANKS = dict(zip(VGG_CONV, (59, 50, 51, 75, 115, 65, 64, 78, 80, 92, 99, 110, 102)))
+VGG_FC = {"fc6": 162, "fc7": 145, "fc8": 143}
+VGG_TWO_PASS = dict(zip(VGG_CONV[1:], (16, 68, 53, 159, 93, 115, 339, 205, 246, 450, 431, 416)))
+VGG_TUCKER = dict(
+    zip(
+        VGG_CONV[1:],
+        ((11, 18), (22, 34), (39, 36), (58, 117), (138, 132), (124, 119), (148, 194), (212, 207),
+         (178, 163), (185, 164), (172, 170), (120, 120)),
+    )
+)  # fmt: skip
+GOOG_TUCKER = {GOOG_CONV[0]: 23} | dict(
+    zip(
+        GOOG_CONV[2:],
+        ((41, 41), (42, 37), (35, 39), (55, 75), (63, 87), (67, 105), (97, 131), (91, 139),
+         (108, 178)),
+    )
+)  # fmt: skip
+ALEX_FC_TUCKER = {"fc6": ("tucker2", (210, 584)), "fc7": ("svd", (301,)), "fc8": ("svd", (195,))}
+
+
+def one_way(ranks, way: int) -> dict:
+    """Layer to (scheme, ranks): every convolution ``way``-way, matrices by SVD."""
+    full = {"conv1_1": 27}  # paper 000 prints 59 for a 64 x 27 matrix
+    return {
+        name: ("svd", (rank,))
+        if name.startswith("fc")
+        else (f"cp{way}", (min(rank, full.get(name, rank)) if way == 2 else rank,))
+        for name, rank in ranks.items()
+    }
+
+
+_VGG_CP = {**VGG_RANKS, **VGG_FC}
+NETS = {
+    "alexnet": {
+        "dense": {},
+        "cp2": one_way(CP_150, 2),
+        "cp3": cp_methods(CP_150, "conv1"),
+        "cp4": one_way(CP_150, 4),
+        "tucker2": {**tucker_methods(TUCKER), **ALEX_FC_TUCKER},
+        "svd": one_way({name: CP_150[name] for name in ALEX_FC}, 2),
+    },
+    "googlenet": {
+        "dense": {},
+        "cp2": one_way(CP_35, 2),
+        "cp3": cp_methods(CP_35, GOOG_CONV[0]),
+        "cp4": one_way(CP_35, 4),
+        "tucker2": tucker_methods(GOOG_TUCKER),
+    },
+    "vgg16": {
+        "dense": {},
+        "cp2": one_way(_VGG_CP, 2),
+        "cp3": {k: v for k, v in cp_methods(_VGG_CP, "conv1_1").items() if k != "conv1_1"},
+        "cp4": one_way(VGG_TWO_PASS, 4),
+        "tucker2": tucker_methods(VGG_TUCKER),
+        "svd": one_way(VGG_FC, 2),
+    },
+}
+"""The nets whose times are predicted and measured, at the ranks of papers 000, 001 and 002."""
+
+
+def outlined(name: str, methods, batch: int = 1):
+    """Shapes of a net of the zoo with the layers in ``methods`` replaced by their chains."""
+    shapes = zoo(name, batch)
+    if not methods:
+        return shapes
+    layers = tuple(LayerPlan(layer, m, tuple(ranks)) for layer, (m, ranks) in methods.items())
+    return infer(parse_net(outline(shapes.net, shapes, Plan(layers))), batch=batch)

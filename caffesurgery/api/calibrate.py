@@ -16,12 +16,14 @@ def calibrate(
     machine: str = "",
     threads: int = 1,
     quick: bool = False,
+    runtime: str = "caffesurgery",
     progress: Progress | None = None,
 ) -> Profile:
     """A profile of this machine, measured on small nets, or of the one that wrote ``logs``.
 
     logs: paths of what ``caffe time`` printed; without any this machine is measured, in a quarter
         of a minute, or in a few seconds with ``quick``
+    runtime: 'caffesurgery' for this program's own forward pass, or 'onnxruntime'
     machine: what to call it, by default as the processor calls itself; threads: of its BLAS
     Returns a Profile, whose ``dumps()`` is the text of its file; FileError for what is no log.
     """
@@ -29,7 +31,9 @@ def calibrate(
         from ..timing.caffe_log import profile_from_logs
 
         return profile_from_logs(logs, name, machine, threads)
-    from ..timing.calibrate import measure_profile
-
-    made = measure_profile(name, threads, quick, stage_of(progress, "measure"))
+    if runtime == "onnxruntime":
+        from ..verify.calibrate import measure_onnxruntime as measure
+    else:
+        from ..timing.calibrate import measure_profile as measure
+    made = measure(name, threads, quick, stage_of(progress, "measure"))
     return replace(made, machine=machine or made.machine)

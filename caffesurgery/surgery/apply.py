@@ -77,7 +77,7 @@ def outline(net: Net, shapes: NetShapes, plan: Plan) -> str:
     ``shapes`` are the net's own; PlanError where the plan does not fit.
     """
     prepared = {entry.name: prepare(entry, shapes, plan) for entry in plan.layers}
-    edits, _ = _edits(Described(net, {}, {"TEST": shapes}, {}), prepared)
+    edits, _ = _edits(Described(net, {}, {"TEST": shapes}, {}), prepared, plan.freeze)
     return net.doc.replace(edits)
 
 

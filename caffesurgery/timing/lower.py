@@ -82,7 +82,8 @@ def conv_works(
     m, k = outputs // group, channels // group * taps
     if runtime == "onnxruntime":
         if group > 1 and m == 1 and k == taps:
-            return [work("depthwise", images, n=pixels, k=taps, group=group)]
+            kind = "ragged" if group % 8 else "depthwise"
+            return [work(kind, images, n=pixels, k=taps, group=group)]
         if taps == 1 and not columns and group == 1:
             return [product(m, pixels, k, images)]
         return [work("conv", images, m=m, n=pixels, k=k, group=group)]

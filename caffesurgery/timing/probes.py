@@ -45,6 +45,8 @@ _DEPTHWISE = (
     (16, 224, 16, (3, 1), 1, (1, 0), 16), (50, 227, 50, (11, 1), (4, 1), 0, 50),
     (60, 56, 60, (1, 3), 1, (0, 1), 60), (200, 14, 200, (3, 1), 1, (1, 0), 200),
     (16, 224, 16, (1, 3), 1, (0, 1), 16),
+    (50, 112, 50, 3, 1, 1, 50), (41, 56, 41, 3, 1, 1, 41), (22, 224, 22, 3, 1, 1, 22),
+    (99, 28, 99, 3, 1, 1, 99), (50, 224, 50, 3, 1, 1, 50), (69, 56, 69, (3, 1), 1, (1, 0), 69),
 )  # fmt: skip
 # inputs, outputs, items
 _MATRICES = (
@@ -72,27 +74,39 @@ _SIMPLE = (
 
 def probe_nets(quick: bool = False) -> Iterator[NetShapes]:
     """The nets to time, one after the other; about half of their layers with ``quick``."""
+    for layers, twice in _groups(quick):
+        yield infer(parse_net(_text(layers, twice)), "TEST")
+
+
+def single_nets(quick: bool = False) -> Iterator[str]:
+    """The same layers as the text of one net each, the layer last."""
+    for layers, twice in _groups(quick):
+        for layer in layers:
+            yield _text([layer], twice, silent=False)
+
+
+def _groups(quick: bool) -> Iterator[tuple[list[tuple[Shape, str]], bool]]:
+    """Layers that go into one net, as (shape for one item, text), and whether they read two."""
     step = 2 if quick else 1
     for group in (_DENSE, _POINTWISE, _DEPTHWISE):
-        yield _net([_convolution(row) for row in group[::step]])
-    yield _net([_matrix(row) for row in _MATRICES[::step]])
-    yield _net([_pool(row) for row in _POOLS[::step]])
-    yield _net(
-        [
-            (shape, f'type: "{kind}" {params}')
-            for kind, params, most in _SIMPLE
-            for shape in ((1000,), (10,)) * (kind == "Softmax") or _MAPS[1:most:step] + _MAPS[:1]
-            if len(shape) > 1 or kind in ("ReLU", "Softmax")
-        ]
-    )
-    yield _net([(shape, kind) for shape in _MAPS[1:5:step] for kind in _JOINING], twice=True)
+        yield [_convolution(row) for row in group[::step]], False
+    yield [_matrix(row) for row in _MATRICES[::step]], False
+    yield [_pool(row) for row in _POOLS[::step]], False
+    simple = [
+        (shape, f'type: "{kind}" {params}')
+        for kind, params, most in _SIMPLE
+        for shape in ((1000,), (10,)) * (kind == "Softmax") or _MAPS[1:most:step] + _MAPS[:1]
+        if len(shape) > 1 or kind in ("ReLU", "Softmax")
+    ]
+    yield simple, False
+    yield [(shape, kind) for shape in _MAPS[1:5:step] for kind in _JOINING], True
 
 
 _JOINING = ('type: "Concat"', 'type: "Eltwise"', 'type: "Eltwise" eltwise_param { operation: MAX }')
 
 
-def _net(layers: Sequence[tuple[Shape, str]], twice: bool = False) -> NetShapes:
-    """A net with an input for each layer, or two; ``layers`` are (shape for one item, text)."""
+def _text(layers: Sequence[tuple[Shape, str]], twice: bool, silent: bool = True) -> str:
+    """A net with an input for each layer, or two."""
     text = ['name: "probe"']
     for index, (shape, words) in enumerate(layers):
         items, *rest = shape if len(shape) in (2, 4) else (1, *shape)
@@ -105,9 +119,9 @@ def _net(layers: Sequence[tuple[Shape, str]], twice: bool = False) -> NetShapes:
             )
         fed = " ".join(f'bottom: "{name}"' for name in bottoms)
         text.append(f'layer {{ name: "l{index}" {fed} top: "t{index}" {words} }}')
-        # once it is read, its memory is used again, as in a net whose layers follow each other
-        text.append(f'layer {{ name: "s{index}" type: "Silence" bottom: "t{index}" }}')
-    return infer(parse_net("\n".join(text)), "TEST")
+        if silent:  # once it is read its memory is used again, as in a net of one chain
+            text.append(f'layer {{ name: "s{index}" type: "Silence" bottom: "t{index}" }}')
+    return "\n".join(text)
 
 
 def _pair(value) -> tuple[int, int]:

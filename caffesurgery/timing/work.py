@@ -81,6 +81,12 @@ KINDS: dict[str, Kind] = {
         {"call": (), "mac": ("n", "k", "group"), "output": ("n", "group"), "map": ("group",)},
         "conv",
     ),
+    "ragged": Kind(
+        "the same with a number of channels that is no multiple of 8",
+        ("n", "k", "group"),
+        {"call": (), "mac": ("n", "k", "group"), "output": ("n", "group"), "map": ("group",)},
+        "depthwise",
+    ),
 }  # fmt: skip
 """Every kind of work.  ``n`` is pixels, ``m`` outputs and ``k`` inputs times kernel, of a group."""
 

@@ -18,7 +18,7 @@ from ..errors import VerifyError
 from ..export.model import Model
 from ..export.onnx import build
 
-_ERRORS_ONLY = 3
+ERRORS_ONLY = 3
 _KINDS = {"tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 """ONNX Runtime's names of types that are not float32, as NumPy has them."""
 _KEEP_MAPPED = 1 << 27
@@ -47,7 +47,7 @@ class Session:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = ERRORS_ONLY
         # threads that wait in a loop take the cores from the other net's session
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = threads or 0

@@ -35,6 +35,13 @@ def cost(net, weights, profile, batch, vs, inputs, form):
 
 @cli.command()
 @options.file_option("PROFILE", "Profile to write, a JSON file.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["caffesurgery", "onnxruntime"]),
+    default="caffesurgery",
+    show_default=True,
+    help="What to measure: this program's own forward pass, or ONNX Runtime.",
+)
 @click.option("--quick", is_flag=True, help="Fewer layers and runs: a few seconds.")
 @click.option(
     "--threads",
@@ -53,7 +60,7 @@ def cost(net, weights, profile, batch, vs, inputs, form):
 @click.option("--machine", default="", metavar="TEXT", help="What to call the machine.")
 @options.FORCE
 @options.FORMAT
-def calibrate(path, quick, threads, logs, machine, force, form):
+def calibrate(path, runtime, quick, threads, logs, machine, force, form):
     """Measure this machine, or read Caffe's log of one, for `cost`."""
     from pathlib import Path
 
@@ -70,6 +77,7 @@ def calibrate(path, quick, threads, logs, machine, force, form):
             machine=machine,
             threads=threads,
             quick=quick,
+            runtime=runtime,
             progress=progress,
         )
     write_bytes(path, profile.dumps().encode(), force)

@@ -1,0 +1,106 @@
+"""Measures ONNX Runtime on this machine: single-layer models of many sizes, and terms fitted.
+
+Each probe layer is exported by itself and run with ONNX Runtime's own profiler on, which says how
+long every kernel takes; what a model of one layer adds at its ends (changes of layout) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__, forward
+from ..errors import VerifyError
+from ..export.onnx import build
+from ..files import caffemodel
+from ..files.caffemodel import NewLayer
+from ..net.net import parse_net
+from ..net.shapes import NetShapes, infer
+from ..timing import Profile, works_of
+from ..timing.calibrate import machine_name
+from ..timing.fit import Sample, fit_linear, fit_quality
+from ..timing.probes import single_nets
+from .session import ERRORS_ONLY
+
+RUNS, QUICK_RUNS = 20, 6
+_ENDS = ("ReorderInput", "ReorderOutput")
+"""Changes of layout, of which a whole net needs few."""
+
+Progress = Callable[[str, float], None]
+
+
+def measure_onnxruntime(
+    name: str, threads: int = 1, quick: bool = False, progress: Progress | None = None
+) -> Profile:
+    """A profile of this machine for the runtime ``onnxruntime``, with its fit."""
+    import onnxruntime
+
+    nets, measured = list(single_nets(quick)), []
+    with tempfile.TemporaryDirectory(prefix="caffesurgery-") as folder:
+        for number, text in enumerate(nets):
+            if progress:
+                progress("ONNX Runtime", number / len(nets))
+            shapes = infer(parse_net(text), "TEST")
+            ms = _timed(shapes, Path(folder), threads, QUICK_RUNS if quick else RUNS)
+            entry = shapes.layers[-1]
+            works = works_of(entry, "onnxruntime")
+            measured.append(Sample(works, ms, entry.layer.type))
+    made = (
+        f"calibrate of caffesurgery {__version__}, ONNX Runtime {onnxruntime.__version__}: "
+        f"{len(measured)} single layers, fastest of {QUICK_RUNS if quick else RUNS} runs"
+    )
+    terms = fit_linear(measured)
+    profile = Profile(name, "onnxruntime", machine_name(), threads, terms, made)
+    return replace(profile, fit=fit_quality(profile, measured))
+
+
+def _timed(shapes: NetShapes, folder: Path, threads: int, runs: int) -> float:
+    """Milliseconds of the kernels of a net: of each the fastest run."""
+    import onnxruntime
+
+    model = build(shapes.net, _weights(shapes, folder), batch=shapes.images).model
+    path = folder / "net.onnx"
+    with path.open("wb") as stream:
+        model.write(stream)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds = {value.name: rng.random(value.shape, np.float32) for value in session.get_inputs()}
+    for _ in range(runs + 1):
+        session.run(None, feeds)
+    log = Path(session.end_profiling())
+    events = json.loads(log.read_text(encoding="utf-8"))
+    log.unlink()
+    return _fastest(events)
+
+
+def _fastest(events: list[dict]) -> float:
+    """The sum of every kernel's shortest duration (they come in microseconds)."""
+    kernels: dict[str, float] = {}
+    for event in events:
+        name, of = event.get("name", ""), event.get("args", {}).get("op_name", "")
+        if name.endswith("_kernel_time") and of not in _ENDS:
+            kernels[name] = min(event["dur"], kernels.get(name, event["dur"]))
+    if not kernels:
+        raise VerifyError("ONNX Runtime's profiler told of no kernel; is its version supported?")
+    return sum(kernels.values()) / 1e3
+
+
+def _weights(shapes: NetShapes, folder: Path):
+    """Seeded weights for the net as a caffemodel."""
+    blobs, path = forward.seeded(shapes), folder / "net.caffemodel"
+    layers = [
+        NewLayer(entry.layer.name, entry.layer.type, (), (), blobs.get(index, ()))
+        for index, entry in enumerate(shapes.layers)
+    ]
+    caffemodel.write(path, shapes.net.name, layers, force=True)
+    return caffemodel.read(path)
