@@ -8,22 +8,25 @@ second term components grow and cancel each other, the instability of papers 000
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from .truncated import matmul, squared_norm
+from .truncated import matmul, squared_norm, turned_columns
 
-_INNER = 2  # updates of the small factors and the first channel factor for each product
 _ALTERNATIONS = 3  # between the two spatial factors of 4-way CP
-_FIRST, _LAST = 0.1, 2.5e-3  # the ridge: of the first sweep; of the last, over the squared error
+_FIRST, _LAST = 0.1, 3e-3  # the ridge: of the first sweep; of the last, over the squared error
 _DOUBLE = 1e-5  # ridges below this are solved with in float64
 _ROUNDING = 1e-7  # the ridge that is always there, so that the equations can be solved
 _AHEAD, _FASTER, _MOST = 0.5, 1.05, 1.0  # extrapolation: at first, its growth, and at most
 _SETTLED, _LONGER = 0.99, 4  # sweeps go on, to 4 times as many, while each lowers the error by 1 %
 _EXACT = 1e-9  # squared error, over the squared norm, that float32 cannot lower
+_WIDER, _TURNS = 1.25, 3  # the leading subspaces: dimensions over the rank, steps to find them
+_SMALLER = 0.75  # modes that would not shrink to this share stay whole
+_WHOLE = 7  # one of so many sweeps, the last ones, is over the whole kernel
 _TIGHTER = 1.5  # growth of the ridge when the norms are above their bound
 
 Factors = list[np.ndarray]
@@ -59,10 +62,39 @@ class Cube:
         self.sizes = (few, D * E, many) if ways == 3 else (few, D, E, many)
         self.energy = squared_norm(self.array)
 
+    def cut(self, rank: int) -> tuple[Cube, list[np.ndarray | None]]:
+        """The cube within the leading subspaces of both channel modes, and their bases.
+
+        A basis is None for a mode that would hardly shrink.  The energy stays that of the whole
+        cube, so that squared errors are those of the factors lifted back to it.
+        """
+        small, wanted = copy(self), int(_WIDER * rank) + 1
+        few, K, many = self.array.shape
+        bases: list[np.ndarray | None] = [None, None]
+        if wanted <= _SMALLER * many:
+            bases[1] = _leading(self.flat.T, wanted)
+            many, small.flat = wanted, matmul(self.flat, bases[1])
+        if wanted <= _SMALLER * few:
+            rows = small.flat.reshape(few, K * many)
+            bases[0] = _leading(rows, wanted)
+            few, small.flat = wanted, matmul(bases[0].T, rows)
+        small.array = small.flat.reshape(few, K, many)
+        small.flat = small.array.reshape(few * K, many)
+        return small, bases
+
     def ordered(self, factors: Factors) -> Factors:
         """Factors (first, spatial ..., last) as (inputs, spatial ..., outputs), and back."""
         first, *spatial, last = factors
         return factors if self.inputs_first else [last, *spatial, first]
+
+
+def _leading(matrix: np.ndarray, size: int) -> np.ndarray:
+    """An orthonormal basis (m, size) of about the leading left singular vectors.
+
+    From the rows of the largest norms, so that the order of channels does not matter.
+    """
+    largest = np.argsort(-np.einsum("mn,mn->m", matrix, matrix), kind="stable")[:size]
+    return turned_columns(matrix, np.eye(len(matrix), dtype=np.float32)[:, largest], _TURNS)
 
 
 def rows_start(cube: Cube, rank: int, seed: Sequence[int]) -> Factors:
@@ -84,7 +116,7 @@ def plain(cube: Cube, start: Factors, sweeps: int, tick: Tick) -> Joint:
     """Alternating least squares as paper 002 uses it: nothing holds the norms down."""
     found = Joint(start, cube.energy, np.zeros(0))
     for done in range(sweeps):
-        found = _sweep(cube, found.factors, 0.0, 1)
+        found = _sweep(cube, found.factors, 0.0)
         tick((done + 1) / sweeps)
     return found
 
@@ -93,14 +125,20 @@ def bounded(cube: Cube, start: Factors, sweeps: int, max_norm: float | None, tic
     """A falling ridge, with extrapolation: every sweep starts ahead of where the last one ended.
 
     A sweep that raised the penalised error is undone, and the next steps are half as long.
+    All sweeps but the last seventh run within the leading subspaces of the channels.
     max_norm bounds the sum of the norms over that of the kernel: the ridge stops falling, or grows
     again, until it is met.  More sweeps than asked for are done while they still gain much.
     """
-    found, state, ahead, least = None, start, _AHEAD, 0.0
+    whole, (cube, bases) = cube, cube.cut(start[0].shape[1])
+    found, state, ahead, least = None, _moved(start, bases, down=True), _AHEAD, 0.0
     for done in count(1):
+        if done == sweeps - sweeps // _WHOLE:
+            leapt = state is not found.factors
+            found = found._replace(factors=_moved(found.factors, bases))
+            cube, state = whole, _moved(state, bases) if leapt else found.factors
         share = found.lost / cube.energy if found else 1.0
         ridge = _ridge((done - 1) / max(sweeps - 1, 1), share, least)
-        new = _sweep(cube, state, ridge, _INNER)
+        new = _sweep(cube, state, ridge)
         tick(min(done / sweeps, 1.0))
         leapt = found is not None and state is not found.factors
         if leapt and _cost(new, ridge) > _cost(found, ridge):
@@ -119,6 +157,16 @@ def bounded(cube: Cube, start: Factors, sweeps: int, max_norm: float | None, tic
         found = new
 
 
+def _moved(factors: Factors, bases: Sequence[np.ndarray | None], down: bool = False) -> Factors:
+    """Factors of a cut cube as those of the whole one, or the other way, down."""
+    first, *spatial, last = factors
+    ends = [
+        end if base is None else matmul(base.T if down else base, end)
+        for base, end in zip(bases, (first, last))
+    ]
+    return [ends[0], *spatial, ends[1]]
+
+
 def _ridge(progress: float, share: float, least: float) -> float:
     """The ridge at a share of the way, for a kernel of which ``share`` is not yet explained."""
     last = max(_LAST * share, least)
@@ -129,24 +177,22 @@ def _cost(found: Joint, ridge: float) -> float:
     return found.lost + ridge * float(found.norms @ found.norms)
 
 
-def _sweep(cube: Cube, factors: Factors, ridge: float, inner: int) -> Joint:
-    """Every factor once, the last channel mode first, the small ones ``inner`` times."""
+def _sweep(cube: Cube, factors: Factors, ridge: float) -> Joint:
+    """Every factor once: the last channel mode, the spatial ones, the first channel mode."""
     first, *spatial, _ = factors
     few, K, many = cube.array.shape
     rank = first.shape[1]
-    shape = _shape(spatial)
+    shape, fixed = _shape(spatial), _gram(first)
     pairs = (first[:, None, :] * shape).reshape(few * K, rank)
-    grams = _gram(first) * _gram(shape)
-    last = _solve(grams, matmul(pairs.T, cube.flat), ridge)
+    last = _solve(fixed * _gram(shape), matmul(pairs.T, cube.flat), ridge)
     seen = matmul(cube.flat, last).reshape(few, K, rank)
-    fixed = _gram(last)
-    for _ in range(inner):
-        image = np.einsum("fkr,fr->kr", seen, first)
-        spatial = _spatial(image, _gram(first) * fixed, spatial, ridge)
-        shape = _shape(spatial)
-        grams = _gram(shape) * fixed
-        image = np.einsum("fkr,kr->fr", seen, shape)
-        first = _solve(grams, np.ascontiguousarray(image.T), ridge)
+    grams = _gram(last)
+    image = np.einsum("fkr,fr->kr", seen, first)
+    spatial = _spatial(image, fixed * grams, spatial, ridge)
+    shape = _shape(spatial)
+    grams *= _gram(shape)
+    image = np.einsum("fkr,kr->fr", seen, shape)
+    first = _solve(grams, np.ascontiguousarray(image.T), ridge)
     shown = float(np.sum(first * image, dtype=np.float64))
     kept = float(np.sum(grams * _gram(first), dtype=np.float64))
     factors, norms = _balanced([first, *spatial, last])

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DecomposeError
+from .truncated import squared_norm
 
+_TINY = 1e-24  # mean squares below this may have lost terms to float32's smallest numbers
 EFFORTS = ("normal", "high")
 _CHUNK = 1 << 19  # elements converted to float64 at a time, so that memory stays bounded
 
@@ -34,6 +36,11 @@ def checked_kernel(kernel, group: int) -> tuple[np.ndarray, float]:
         raise DecomposeError(f"met a kernel of {kernel.dtype}: expected float16, 32 or 64")
     if group < 1 or kernel.shape[0] % group:
         raise DecomposeError(f"{kernel.shape[0]} output channels do not divide into {group} groups")
+    if kernel.dtype == np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            energy = squared_norm(kernel)
+        if _TINY * kernel.size < energy < np.inf:  # no value was lost, so all are usable
+            return kernel, energy
     energy = 0.0
     rows = max(1, _CHUNK // kernel[0].size)
     for start in range(0, len(kernel), rows):

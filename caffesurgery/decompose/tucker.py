@@ -20,12 +20,14 @@ from .truncated import (
     residual,
     singular_values,
     squared_norm,
+    turned_columns,
     working,
 )
 from .unfold import by_input, by_output
 
 _SWEEPS = 30
-_TOLERANCE = {"normal": 1e-4, "high": 1e-6}
+_WIDER, _SMALL = 1.5, 3  # ranks of the first HOSVD over those asked for; sweeps over its core
+_TOLERANCE = {"normal": 1e-4, "high": 1e-5}
 """The sweeps end when one lowers the squared error by less than this share of it."""
 
 
@@ -96,19 +98,18 @@ def hooi(
     """Tucker-2 of a tensor (T, K, S), float32, at ranks ``inner`` (of S) and ``outer`` (of T).
 
     Returns U3 (S, R3) and U4 (T, R4), orthonormal, the core (R4, K, R3) and the squared error.
-    Starts from U3 of the HOSVD, so that already the first sweep is no worse than the HOSVD, and
-    every further one lowers the error, until by less than ``tolerance`` of what is left.
+    Sweeps of orthogonal iteration, each of which lowers the error, from a Tucker-2 of what the
+    HOSVD keeps at larger ranks, until one does by less than ``tolerance`` of what is left.
     """
     T, K, S = tensor.shape
     total = squared_norm(tensor)
-    inputs, outputs = leading_columns(tensor.reshape(T * K, S).T, inner, seed), None
+    inputs, outputs = _started(tensor, inner, outer, seed)
     lost = total
-    for sweep in range(_SWEEPS):
-        if sweep:
-            seen = matmul(outputs.T, tensor.reshape(T, K * S)).reshape(outer * K, S)
-            inputs = leading_columns(seen.T, inner, seed, inputs)
+    for _ in range(_SWEEPS):
+        seen = matmul(outputs.T, tensor.reshape(T, K * S)).reshape(outer * K, S)
+        inputs = turned_columns(seen.T, inputs)
         seen = matmul(tensor.reshape(T * K, S), inputs).reshape(T, K * inner)
-        outputs = leading_columns(seen, outer, seed, outputs)
+        outputs = turned_columns(seen, outputs)
         core = matmul(outputs.T, seen).reshape(outer, K, inner)
         before, lost = lost, total - squared_norm(core)
         if before - lost <= max(tolerance * lost, 1e-7 * total):
@@ -117,6 +118,23 @@ def hooi(
         wide = matmul(core.reshape(outer * K, inner), inputs.T).reshape(outer, K * S)
         lost = residual(tensor.reshape(T, K * S), outputs, wide)
     return inputs, outputs, core, lost
+
+
+def _started(tensor: np.ndarray, inner: int, outer: int, seed) -> tuple[np.ndarray, np.ndarray]:
+    """U3 and U4 of a HOSVD at larger ranks, cut by HOOI's exact sweeps over its small core."""
+    T, K, S = tensor.shape
+    p, q = (min(size, int(_WIDER * r) + 1) for size, r in ((S, inner), (T, outer)))
+    inputs = leading_columns(tensor.reshape(T * K, S).T, p, seed)
+    seen = matmul(tensor.reshape(T * K, S), inputs).reshape(T, K * p)
+    outputs = leading_columns(seen, q, seed)
+    core = matmul(outputs.T, seen)
+    second = np.eye(q, outer, dtype=np.float32)
+    for _ in range(_SMALL):
+        seen = matmul(second.T, core).reshape(outer * K, p)
+        first = leading_columns(seen.T, inner, seed)
+        seen = matmul(core.reshape(q * K, p), first).reshape(q, K * inner)
+        second = leading_columns(seen, outer, seed)
+    return matmul(inputs, first), matmul(outputs, second)
 
 
 class _Tucker1(MatrixScheme):
