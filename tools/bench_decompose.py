@@ -1,20 +1,25 @@
 """Prints what the decompositions reach and cost, and the same for tensorly and other libraries.
 
-Kernels of the sizes of AlexNet's, GoogLeNet's and VGG16's layers, with spectra that decay as those
-of trained layers, at the ranks of papers 000 and 001.  All that is compared runs in one process,
-one after the other, on one BLAS thread or on as many as --threads says; run it on a quiet machine.
+    python tools/bench_decompose.py [BLOCK ...] [--layer NAME] [--threads 1 2] [--json FILE]
+
+Blocks: cp3, cp4, tpm, tucker2, svd, vgg16, memory, real (layers of real nets; needs the folder that
+CAFFESURGERY_SHARED names).  Kernels have the sizes of AlexNet's, GoogLeNet's and VGG16's layers,
+with spectra that decay as those of trained layers, at the ranks of papers 000 and 001.  A block's
+runs take turns in one process on a fixed number of BLAS threads; each of ours is the best of three.
+The column "faster" compares wall time with the fastest of a layer's peers; "goal" says what is
+asked for and whether it is met.  Run it on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
 import os
 import subprocess
 import sys
 import time
 import tracemalloc
-import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,10 +27,19 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
-from scipy.fft import idctn  # noqa: E402
 from scipy.linalg import blas  # noqa: E402
 
-from caffesurgery.decompose import scheme  # noqa: E402
+from caffesurgery.decompose import als, power, scheme  # noqa: E402
+from tools.decompose_peers import (  # noqa: E402
+    SLOW_PEERS,
+    cp_peers,
+    installed,
+    kernel,
+    matrix,
+    real_layers,
+    svd_peers,
+    tucker_error,
+)
 
 # layer, T, S, D (one group), rank of CP, ranks of Tucker-2
 LAYERS = [
@@ -38,36 +52,52 @@ LAYERS = [
     ("vgg16 conv4_2", 512, 512, 3, 80, (212, 207)),
     ("vgg16 conv5_1", 512, 512, 3, 99, (185, 164)),
 ]
-QUICK = {"alexnet conv2", "alexnet conv4"}
-MATRICES = [("vgg16 fc7", 4096, 4096, 145), ("vgg16 fc6", 4096, 25088, 162)]
-SCHEMES = ("cp3", "cp4", "cp3-tpm", "cp4-tpm", "tucker2")
+BLOCKS = ("cp3", "cp4", "tpm", "tucker2", "svd", "vgg16", "memory", "real")
+# VGG16's convolutions at table 2 of paper 000: outputs, inputs, rank
+VGG16 = [
+    *[(64, 3, 11), (64, 64, 50), (128, 64, 51), (128, 128, 75), (256, 128, 115), (256, 256, 65)],
+    *[(256, 256, 64), (512, 256, 78), (512, 512, 80), (512, 512, 92), (512, 512, 99)],
+    *[(512, 512, 110), (512, 512, 102)],
+]
 
 
-def kernel(T: int, S: int, D: int, seed: int = 0) -> np.ndarray:
-    """A (T, S, D, D) kernel, each of whose unfoldings has a power-law spectrum."""
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((T, S, D * D))
-    for axis, size in enumerate(weight.shape):
-        turn = np.linalg.qr(rng.standard_normal((size, size)))[0]
-        turn = turn * (1 + np.arange(size) / (0.05 * size + 1)) ** -0.6
-        weight = np.moveaxis(np.tensordot(turn, weight, (1, axis)), 0, axis)
-    return weight.reshape(T, S, D, D).astype(np.float32)
+@dataclass
+class Row:
+    """One line: of ours with what it is asked for, or of a peer."""
+
+    block: str
+    layer: str
+    run: str
+    error: float
+    cpu: float
+    wall: float
+    norms: float | None = None
+    of_machine: float | None = None
+    faster: float | None = None
+    goal: str = ""
+
+    def __str__(self) -> str:
+        norms = "" if self.norms is None else f"{self.norms:.2f}"
+        share = "" if self.of_machine is None else f"{self.of_machine:.0%}"
+        faster = "" if self.faster is None else f"{self.faster:.1f}x"
+        head = f"{self.layer:15}{self.run:>18}{self.error:11.6f}{norms:>8}{self.cpu:9.3f}"
+        return f"{head}{self.wall:9.3f}{share:>9}{faster:>8}  {self.goal}"
 
 
-def matrix(m: int, n: int, values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """An m x n matrix, m <= n, that has exactly these m singular values."""
-    rng = np.random.default_rng(seed)
-    spread = np.zeros((m, n), np.float32)
-    spread[np.arange(m), rng.permutation(n)[:m]] = values
-    spread = idctn(spread, norm="ortho", overwrite_x=True)
-    return spread[rng.permutation(m)] * rng.choice(np.float32([-1, 1]), n)
+HEAD = (
+    f"{'layer':15}{'run':>18}{'error':>11}{'norms':>8}{'CPU s':>9}{'wall s':>9}"
+    f"{'machine':>9}{'faster':>8}  goal"
+)
 
 
-def clock(call):
-    """The result of a call, its CPU seconds and its wall seconds."""
-    start, wall = time.process_time(), time.perf_counter()
-    result = call()
-    return result, time.process_time() - start, time.perf_counter() - wall
+def clock(call, times: int = 1):
+    """The result of a call, and the CPU and wall seconds of the fastest of so many."""
+    best = np.inf, np.inf
+    for _ in range(times):
+        start, wall = time.process_time(), time.perf_counter()
+        result = call()
+        best = min(best, (time.perf_counter() - wall, time.process_time() - start))
+    return result, best[1], best[0]
 
 
 def peak(call) -> float:
@@ -80,166 +110,262 @@ def peak(call) -> float:
 
 
 def machine() -> tuple[float, float]:
-    """This machine's float32 rates: multiply-adds of sgemm and bytes of sgemv, a CPU second."""
+    """This machine's float32 rates: multiply-adds of sgemm and bytes of sgemv, a second."""
     square = np.ones((1024, 1024), np.float32, order="F")
     tall = np.ones((4096, 4096), np.float32, order="F")
     vector = np.ones(4096, np.float32)
-    multiply = min(clock(lambda: blas.sgemm(1.0, square, square))[1] for _ in range(5))
-    read = min(clock(lambda: blas.sgemv(1.0, tall, vector, trans=1))[1] for _ in range(5))
+    multiply = clock(lambda: blas.sgemm(1.0, square, square), 5)[2]
+    read = clock(lambda: blas.sgemv(1.0, tall, vector, trans=1), 5)[2]
     return square.size * 1024 / multiply, tall.nbytes / read
 
 
-def peers(name: str, weight: np.ndarray, ranks):
-    """Calls of the peers for a scheme: label and a function that returns error and norm ratio."""
-    if importlib.util.find_spec("tensorly") is None:
-        return []
-    from tensorly.decomposition import parafac, parafac_power_iteration
-
-    T, S, D, E = weight.shape
-    if name == "tucker2":
-        return [("partial_tucker", lambda: tucker_error(weight, ranks))]
-    tensor = weight.reshape((T, S, D * E) if name.startswith("cp3") else weight.shape)
-    if name.endswith("-tpm"):
-        runs = {"power, 1 x 10": {"n_repeat": 1, "n_iteration": 10}}
-        call = parafac_power_iteration
-    else:
-        fixed = {"n_iter_max": 100, "tol": 0, "random_state": 0}
-        runs = {f"parafac, {init}": {"init": init, **fixed} for init in ("svd", "random")}
-        call = parafac
-    return [
-        (label, lambda options=options: cp_error(tensor, call, ranks[0], options))
-        for label, options in runs.items()
-    ]
+def ours(name: str, weight: np.ndarray, ranks, effort: str = "normal"):
+    """The call that is measured."""
+    return lambda: scheme(name).decompose(weight, 1, ranks, effort=effort)
 
 
-def cp_error(tensor: np.ndarray, call, rank: int, options: dict) -> tuple[float, float]:
-    """Relative error and sum of norms, over that of the tensor, of one of tensorly's CPs."""
-    import tensorly
-
-    np.random.seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        weights, factors = call(tensor, rank, **options)
-    size = np.linalg.norm(tensor)
-    norms = np.abs(weights) * np.prod([np.linalg.norm(f, axis=0) for f in factors], axis=0)
-    back = tensorly.cp_to_tensor((weights, factors))
-    return float(np.linalg.norm(tensor - back) / size), float(norms.sum() / size)
+def verdict(*conditions: tuple[str, bool]) -> str:
+    """What is asked for, and whether each is met."""
+    return "; ".join(f"{text} {'met' if met else 'NOT MET'}" for text, met in conditions)
 
 
-def tucker_error(weight: np.ndarray, ranks) -> tuple[float, None]:
-    """Relative error of tensorly's Tucker-2."""
-    import tensorly
-    from tensorly.decomposition import partial_tucker
-
-    (core, factors), _ = partial_tucker(weight, rank=ranks[::-1], modes=[0, 1])
-    back = tensorly.tenalg.multi_mode_dot(core, factors, modes=[0, 1])
-    return float(np.linalg.norm(weight - back) / np.linalg.norm(weight)), None
-
-
-def work(name: str, weight: np.ndarray, ranks, effort: str) -> float | None:
-    """Multiply-adds of the sweeps of joint CP over the kernel; None where they are not counted."""
-    if name not in ("cp3", "cp4"):
-        return None
-    from caffesurgery.decompose.cp import SWEEPS
-
-    return 2.0 * SWEEPS[int(name[2])][effort] * weight.size * ranks[0]
+def compared(block: str, layer: str, peers) -> list[Row]:
+    """The peers' rows."""
+    rows = []
+    for label, call in peers:
+        (error, norms), cpu, wall = clock(call)
+        rows.append(Row(block, layer, label, error, cpu, wall, norms))
+    return rows
 
 
-def bench_layers(layers, with_peers: bool) -> None:
-    """Error, component norms, seconds, memory and share of the machine's rate, layer by layer."""
-    rate, bandwidth = machine()
-    print(f"sgemm {rate / 1e9:.1f} G multiply-adds/s, sgemv {bandwidth / 1e9:.1f} GB/s")
-    print(
-        f"{'layer':15}{'scheme':9}{'run':>16}{'error':>9}{'norms':>8}{'CPU s':>9}{'wall s':>9}",
-        end="",
+def bench_cp(block: str, layer: str, weight: np.ndarray, ranks, slow: bool, rates) -> list[Row]:
+    """Joint CP against tensorly's parafac."""
+    (rank,) = ranks
+    left_out = block == "cp4" and weight.size > SLOW_PEERS // 2 and not slow
+    peers = [] if left_out else cp_peers(block, weight, rank, slow)
+    rows = compared(block, layer, peers)
+    size = max(weight.shape[:2])
+    times = (8 if size <= 128 else 15 if size <= 256 else 30) if block == "cp3" else 25
+    times = 10 if block == "cp4" and size <= 256 else times
+    best = min(rows, key=lambda row: row.error, default=None)
+    peer = min((row.wall for row in rows), default=None)
+    for effort in ("normal", "high"):
+        found, cpu, wall = clock(ours(block, weight, ranks, effort), 3)
+        row = Row(block, layer, effort, found.error, cpu, wall, found.norm_ratio)
+        row.of_machine = multiply_adds(ours(block, weight, ranks, effort)) / wall / rates[0]
+        if best:
+            asked = times if effort == "normal" else times / 2
+            most = 1.0 if block == "cp4" else 1.01 if effort == "normal" else 1.001
+            row.faster = peer / wall
+            fits = (f"error <= {most} x", found.error <= most * best.error)
+            fast = (f"{asked:g}x", row.faster >= asked)
+            half = ("norms <= half", found.norm_ratio <= best.norms / 2)
+            row.goal = verdict(fits, fast, half) if block == "cp3" else verdict(fits, fast)
+        rows.append(row)
+    return rows
+
+
+def multiply_adds(call) -> float:
+    """Those of the matrix products of joint CP."""
+    done, plain = [0], als.matmul
+
+    def counted(a, b):
+        done[0] += a.size * b.shape[1]
+        return plain(a, b)
+
+    als.matmul = counted
+    call()
+    als.matmul = plain
+    return float(done[0])
+
+
+def bench_tpm(block: str, layer: str, weight: np.ndarray, ranks, slow: bool, rates) -> list[Row]:
+    """The tensor power method against tensorly's."""
+    rows = []
+    for name in ("cp3-tpm", "cp4-tpm"):
+        theirs = compared(block, layer, cp_peers(name, weight, ranks[0], slow))
+        for row in theirs:
+            row.run = f"{name[:3]} {row.run}"
+        found, cpu, wall = clock(ours(name, weight, ranks), 3)
+        row = Row(block, layer, name, found.error, cpu, wall, found.norm_ratio)
+        share = row.of_machine = bytes_read(ours(name, weight, ranks)) / wall / rates[1]
+        asked = []
+        for peer, times in zip(theirs, (6, 25)):
+            row.faster = row.faster or peer.wall / wall
+            label = f"{times}x of {peer.run} ({peer.wall / wall:.1f}x)"
+            asked.append((label, peer.wall / wall >= times))
+            asked.append(("error <= 1.003 x", found.error <= 1.003 * peer.error))
+        row.goal = verdict(*asked, ("70 % of gemv", share >= 0.7))
+        rows += [*theirs, row]
+    return rows
+
+
+def bytes_read(call) -> float:
+    """Bytes that the power method's matrix-vector products and updates move."""
+    moved = [0]
+    plain = power.blas
+
+    class Counted:
+        snrm2 = plain.snrm2
+
+        @staticmethod
+        def sgemv(alpha, a, x, **options):
+            moved[0] += a.nbytes
+            return plain.sgemv(alpha, a, x, **options)
+
+        @staticmethod
+        def sger(alpha, x, y, **options):
+            moved[0] += 2 * options["a"].nbytes
+            return plain.sger(alpha, x, y, **options)
+
+        @staticmethod
+        def ssyrk(alpha, a, **options):
+            moved[0] += a.nbytes
+            return plain.ssyrk(alpha, a, **options)
+
+    power.blas = Counted
+    call()
+    power.blas = plain
+    return float(moved[0])
+
+
+def bench_tucker2(block: str, layer: str, weight: np.ndarray, pair, slow, rates) -> list[Row]:
+    """Tucker-2 against tensorly's partial_tucker."""
+    peers = (
+        [("partial_tucker", lambda: tucker_error(weight, pair))] if installed("tensorly") else []
     )
-    print(f"{'MB':>7}{'of sgemm':>9}{'faster':>8}")
-    for layer, T, S, D, rank, pair in layers:
-        weight = kernel(T, S, D)
-        for name in SCHEMES:
-            ranks = pair if name == "tucker2" else (rank,)
-            fastest = []
-            for label, call in peers(name, weight, ranks) if with_peers else ():
-                (error, norms), cpu, wall = clock(call)
-                fastest.append((error, cpu))
-                print_row(layer, name, label, error, norms, cpu, wall)
-            efforts = ("normal", "high") if name in ("cp3", "cp4", "tucker2") else ("normal",)
-            for effort in efforts:
-                run = lambda n=name, w=weight, r=ranks, e=effort: scheme(n).decompose(  # noqa: E731
-                    w, 1, r, effort=e
-                )
-                found, cpu, wall = clock(run)
-                done = work(name, weight, ranks, effort)
-                extra = f"{peak(run):7.1f}" + (f"{done / cpu / rate:9.2f}" if done else " " * 9)
-                if fastest:
-                    extra += f"{min(fastest)[1] / cpu:7.1f}x"
-                print_row(layer, name, effort, found.error, found.norm_ratio, cpu, wall, extra)
+    rows = compared(block, layer, peers)
+    for effort in ("normal", "high"):
+        found, cpu, wall = clock(ours(block, weight, pair, effort), 3)
+        row = Row(block, layer, effort, found.error, cpu, wall)
+        if peers:
+            row.faster = rows[0].wall / wall
+            close = ("within 2e-5", found.error <= rows[0].error * (1 + 2e-5))
+            fast = [("6x", row.faster >= 6)] if effort == "normal" else []
+            row.goal = verdict(close, *fast)
+        rows.append(row)
+    return rows
 
 
-def print_row(layer, name, label, error, norms, cpu, wall, extra="") -> None:
-    """One line of the table."""
-    shown = f"{norms:8.2f}" if norms is not None else " " * 8
-    line = f"{layer:15}{name:9}{label:>16}{error:9.5f}{shown}{cpu:9.3f}{wall:9.3f}{extra}"
-    print(line, flush=True)
+def bench_svd(rates) -> list[Row]:
+    """VGG16's fc6, of known singular values, against LAPACK and scikit-learn; errors over best."""
+    m, n, rank = 4096, 25088, 162
+    values = (1 + np.arange(m) / 5) ** -0.7
+    weight = matrix(m, n, values)
+    total = float(np.sum(values**2))
+    best = np.sqrt(np.sum(values[rank:] ** 2) / total)
+    found, cpu, wall = clock(ours("svd", weight, (rank,)), 2)
+    mine = Row("svd", "vgg16 fc6", "svd", found.error / best, cpu, wall)
+    mine.of_machine = 16 * (rank * 3 // 8) * m * n / wall / rates[0]
+    rows, asked = [], [("error <= 1.00002 x", found.error <= 1.00002 * best)]
+    for label, call in svd_peers(weight, rank):
+        kept, cpu, wall = clock(call)
+        error = np.sqrt(max(0.0, 1 - np.sum(np.square(kept[:rank], dtype=float)) / total)) / best
+        rows.append(Row("svd", "vgg16 fc6", label, error, cpu, wall))
+        times = 20 if label == "scipy gesdd" else 1
+        asked.append((f"{times}x of {label} ({wall / mine.wall:.1f}x)", wall > times * mine.wall))
+        mine.faster = wall / mine.wall
+        if times == 1:
+            asked.append(("closer", mine.error < error))
+    mine.goal = verdict(*asked)
+    return [*rows, mine]
 
 
-def bench_matrices(matrices, with_peers: bool) -> None:
-    """Truncated SVDs against their known optimum."""
-    print(f"\n{'layer':15}{'run':>16}{'rank':>6}{'over optimum':>14}{'CPU s':>9}{'wall s':>9}")
-    for layer, m, n, rank in matrices:
-        values = (1 + np.arange(m) / 5) ** -0.7
-        weight = matrix(m, n, values)
-        best = np.sqrt(np.sum(values[rank:] ** 2) / np.sum(values**2))
-        runs = [("svd", lambda w=weight, r=rank: scheme("svd").decompose(w, 1, (r,)).error)]
-        runs += [(label, call) for label, call in svd_peers(weight, rank) if with_peers]
-        for label, call in runs:
-            error, cpu, wall = clock(call)
-            over = f"{error / best - 1:14.1e}"
-            print(f"{layer:15}{label:>16}{rank:6}{over}{cpu:9.3f}{wall:9.3f}", flush=True)
+def bench_vgg16(slow: bool) -> list[Row]:
+    """The 13 convolutions of VGG16 by ``cp``, in sum; peers run only with --slow."""
+    total = {"ours": np.zeros(4), "parafac random": np.zeros(4)}
+    for index, (T, S, rank) in enumerate(VGG16):
+        weight, name = kernel(T, S, 3, index), "cp2" if S == 3 else "cp3"
+        found, cpu, wall = clock(ours(name, weight, (rank,)))
+        total["ours"] += cpu, wall, found.error**2 / len(VGG16), 0
+        if name == "cp3" and slow:
+            label, call = cp_peers(name, weight, rank, slow)[1]
+            (error, _), cpu, wall = clock(call)
+            total[label] += cpu, wall, error**2 / len(VGG16), 1
+    rows = []
+    mine, theirs = total.values()
+    if slow:
+        rows.append(Row("vgg16", "13 convs", "parafac random", theirs[2] ** 0.5, *theirs[:2]))
+    row = Row("vgg16", "13 convs", "cp", mine[2] ** 0.5, *mine[:2])
+    asked = [("under 3 s", mine[1] < 3)]
+    if slow:
+        row.faster = theirs[1] / mine[1]
+        asked.append(("30x", row.faster >= 30))
+    row.goal = verdict(*asked)
+    return [*rows, row]
 
 
-def svd_peers(weight: np.ndarray, rank: int):
-    """LAPACK's gesdd in float32, and scikit-learn's randomized SVD."""
-    total = float(np.sum(np.square(weight, dtype=np.float64)))
+def bench_memory(layer: str, weight: np.ndarray, ranks) -> list[Row]:
+    """Megabytes above the kernel, ours and tensorly's; the column "error" holds them."""
+    rows = []
+    if installed("tensorly"):
+        call = cp_peers("cp3", weight, ranks[0], False)[1][1]
+        rows.append(Row("memory", layer, "parafac, MB", peak(call), 0, 0))
+    for name in ("cp3", "cp4", "cp3-tpm", "cp4-tpm"):
+        most = peak(ours(name, weight, ranks))
+        row = Row("memory", layer, f"{name}, MB", most, 0, 0)
+        row.goal = verdict(("under 30 MB", most < 30))
+        rows.append(row)
+    return rows
 
-    def lost(values) -> float:
-        return float(np.sqrt(max(0.0, 1 - np.sum(np.square(values[:rank], dtype=float)) / total)))
 
-    def gesdd() -> float:
-        from scipy.linalg import svd
+def layer_rows(block: str, layer: str, weight: np.ndarray, rank: int, pair, slow, rates):
+    """The rows of one block for one layer."""
+    if block == "tucker2":
+        return bench_tucker2(block, layer, weight, pair, slow, rates)
+    if block == "memory":
+        return bench_memory(layer, weight, (rank,))
+    return (bench_tpm if block == "tpm" else bench_cp)(block, layer, weight, (rank,), slow, rates)
 
-        return lost(svd(weight, full_matrices=False, check_finite=False)[1])
 
-    def randomized() -> float:
-        from sklearn.utils.extmath import randomized_svd
-
-        return lost(randomized_svd(weight, rank, random_state=0)[1])
-
-    found = [("scipy gesdd", gesdd)]
-    if importlib.util.find_spec("sklearn") is not None:
-        found.append(("scikit-learn", randomized))
-    return found
+def rows_of(block: str, options, rates):
+    """The rows of a block, layer by layer."""
+    if block == "svd":
+        yield from bench_svd(rates)
+    elif block == "vgg16":
+        yield from bench_vgg16(options.slow)
+    elif block == "real":
+        for layer, weight, rank, pair in real_layers():
+            for kind in ("cp3", "cp4", "tpm", "tucker2"):
+                yield from layer_rows(kind, layer, weight, rank, pair, options.slow, rates)
+    else:
+        wanted = options.layer or (["vgg16 conv5_1"] if block == "memory" else None)
+        for layer, T, S, D, rank, pair in LAYERS:
+            if not wanted or any(name in layer for name in wanted):
+                weight = kernel(T, S, D)
+                yield from layer_rows(block, layer, weight, rank, pair, options.slow, rates)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two small layers and one matrix")
-    parser.add_argument("--no-peers", action="store_true", help="only this project's own runs")
-    parser.add_argument("--layer", action="append", help="only this layer; may be repeated")
-    parser.add_argument("--threads", type=int, nargs="*", help="once for each number of threads")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("blocks", nargs="*", metavar="BLOCK", help="of the above; default: all")
+    parser.add_argument("--layer", action="append", help="layers with this in their name; repeats")
+    parser.add_argument("--threads", type=int, nargs="+", help="once for each number of threads")
+    parser.add_argument("--slow", action="store_true", help="also the peers that take minutes")
+    parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
+    if unknown := set(options.blocks) - set(BLOCKS):
+        parser.error(f"unknown block {sorted(unknown)[0]}: expected {', '.join(BLOCKS)}")
     if options.threads:  # the number is fixed when the BLAS is loaded
-        rest = [arg for arg in sys.argv[1:] if arg != "--threads" and not arg.isdigit()]
+        at = sys.argv.index("--threads")
+        rest = sys.argv[1:at] + sys.argv[at + 1 + len(options.threads) :]
         for threads in options.threads:
             print(f"--- {threads} BLAS thread(s)", flush=True)
             variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads)}
             subprocess.run([sys.executable, __file__, *rest], env=variables, check=True)
         return
-    wanted = set(options.layer or ()) or (QUICK if options.quick else {row[0] for row in LAYERS})
-    bench_layers([row for row in LAYERS if row[0] in wanted], not options.no_peers)
-    if not options.layer:
-        matrices = MATRICES[:1] if options.quick else MATRICES
-        bench_matrices(matrices, not options.no_peers and not options.quick)
+    rates = machine()
+    print(f"sgemm {rates[0] / 1e9:.1f} G multiply-adds/s, sgemv {rates[1] / 1e9:.1f} GB/s")
+    rows = []
+    for block in options.blocks or BLOCKS:
+        print(f"\n{block}\n{HEAD}", flush=True)
+        for row in rows_of(block, options, rates):
+            print(row, flush=True)
+            rows.append(asdict(row))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

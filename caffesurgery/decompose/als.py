@@ -18,7 +18,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from .truncated import matmul, squared_norm, turned_columns
 
 _ALTERNATIONS = 3  # between the two spatial factors of 4-way CP
-_FIRST, _LAST = 0.1, 3e-3  # the ridge: of the first sweep; of the last, over the squared error
+_FIRST, _LAST = 0.1, 4.5e-3  # the ridge: of the first sweep; of the last, over the squared error
 _DOUBLE = 1e-5  # ridges below this are solved with in float64
 _ROUNDING = 1e-7  # the ridge that is always there, so that the equations can be solved
 _AHEAD, _FASTER, _MOST = 0.5, 1.05, 1.0  # extrapolation: at first, its growth, and at most

@@ -24,7 +24,7 @@ from .search import smallest
 from .truncated import residual, squared_norm
 from .unfold import all_unfoldings
 
-SWEEPS = {3: {"normal": 22, "high": 40}, 4: {"normal": 40, "high": 72}}
+SWEEPS = {3: {"normal": 24, "high": 40}, 4: {"normal": 40, "high": 72}}
 """Sweeps of joint ALS by ways and effort; those of 4 ways gain less and cost the same."""
 
 _PLAIN = 100  # sweeps of plain ALS: what its users wait for

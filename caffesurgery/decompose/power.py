@@ -14,9 +14,9 @@ from operator import itemgetter
 import numpy as np
 from scipy.linalg import blas, eigh
 
-_GAIN = 1e-2  # a component is found when a sweep raises its squared norm by less
-_POLISH = 3  # alternations between two vectors for each pass over the kernel
-_STARTS = 3  # leading eigenvectors of the residual's spatial Gram matrix to start from
+_GAIN = 5e-3  # a component is found when a sweep raises its squared norm by less
+_POLISH = 2  # alternations between two vectors for each pass over the kernel
+_STARTS = 4  # leading eigenvectors of the residual's spatial Gram matrix to start from
 _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
@@ -59,15 +59,16 @@ def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
     inputs and outputs (K,), whose best approximation of its kind is d c.
     """
     K, T, S = cube.shape
-    inputs, outputs = _start(cube, starts, spatial)
+    inputs, outputs, vectors = _start(cube, starts, spatial)
     before = 0.0
     for _ in range(_SWEEPS):
         seen = blas.sgemv(1.0, cube.reshape(K * T, S).T, inputs, trans=1).reshape(K, T).T
         for _ in range(_POLISH):
-            shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1))[2]
-            outputs = _unit(blas.sgemv(1.0, seen, shape))
+            _, vectors, shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1), vectors)
+            outputs = blas.sgemv(1.0, seen, shape)
+        outputs = _unit(outputs)
         image = blas.sgemv(1.0, seen, outputs, trans=1)
-        weight, vectors, shape = spatial(image)
+        weight, vectors, shape = spatial(image, vectors)
         if weight**2 - before <= _GAIN * weight**2:
             break
         before = weight**2
@@ -76,39 +77,46 @@ def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
     return weight, inputs, outputs, vectors, shape, image
 
 
-def _start(cube: np.ndarray, starts: np.ndarray, spatial) -> tuple[np.ndarray, np.ndarray]:
-    """Input and output vectors of the most promising of the spatial patterns."""
+def _start(cube: np.ndarray, starts: np.ndarray, spatial):
+    """Input, output and spatial vectors of the most promising of the spatial patterns."""
     K, T, S = cube.shape
-    best = 0.0, np.zeros(S, np.float32), np.zeros(T, np.float32)
+    best = -1.0, None
     for start in starts.T:
-        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, spatial(start)[2]).reshape(T, S)
+        _, vectors, shape = spatial(start)
+        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, shape).reshape(T, S)
         largest = seen[np.argmax(np.einsum("ts,ts->t", seen, seen))]
         inputs, outputs = _pair(seen.T, largest, _POLISH)
         weight = float(blas.snrm2(blas.sgemv(1.0, seen.T, outputs)))
-        best = max(best, (weight, inputs, outputs), key=itemgetter(0))
-    return best[1:]
+        best = max(best, (weight, (inputs, outputs, vectors)), key=itemgetter(0))
+    return best[1]
 
 
 def _pair(seen: np.ndarray, inputs: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
     """Singular vectors of ``seen`` (S, T) by as many alternations, from an input vector."""
     for _ in range(times):
-        outputs = _unit(blas.sgemv(1.0, seen, inputs, trans=1))
+        outputs = blas.sgemv(1.0, seen, inputs, trans=1)
         inputs = _unit(blas.sgemv(1.0, seen, outputs))
-    return inputs, outputs
+    return inputs, _unit(outputs)
 
 
-def _merged(image: np.ndarray):
+def _merged(image: np.ndarray, near=None):
     """Norm, vectors and their product for one spatial mode of size D E."""
     norm = float(blas.snrm2(image))
     shape = image / np.float32(norm or 1)
     return norm, (shape,), shape
 
 
-def _separate(image: np.ndarray, D: int, E: int):
-    """The same for two modes: a best rank-1 approximation of the D x E image."""
+def _separate(image: np.ndarray, near=None, *, D: int, E: int):
+    """The same for two modes: a rank-1 approximation of the D x E image.
+
+    The best one, or one alternation from vectors ``near`` it.
+    """
     image = image.reshape(D, E)
-    horizontal = image[np.argmax(np.einsum("de,de->d", image, image))]
-    for _ in range(_POLISH):
+    if near is None:
+        horizontal = image[np.argmax(np.einsum("de,de->d", image, image))]
+    else:
+        horizontal = near[1]
+    for _ in range(_POLISH if near is None else 1):
         vertical = _unit(image @ horizontal)
         horizontal = vertical @ image
     norm = float(blas.snrm2(horizontal))
