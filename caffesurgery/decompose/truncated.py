@@ -16,7 +16,7 @@ from scipy.linalg import blas, eigh, lapack, qr
 DIRECT = 1500  # short sides up to here: Gram matrix and all its eigenvectors
 _CHUNK = 1 << 19  # elements converted to float64 at a time
 _APART = 0.2  # columns with a smaller sine to those before them are orthonormalised by reflections
-_SAMPLE = 32  # columns for each one of the block that a Krylov space starts from
+_SAMPLE = 8  # columns for each one of the block that a Krylov space starts from
 _SETTLED = 5e-5  # the Krylov space has settled: expected further gain over the squared error
 
 
@@ -225,7 +225,7 @@ def _orthonormal(block: np.ndarray, basis: np.ndarray) -> np.ndarray:
     for _ in range(2 if basis.shape[1] else 1):
         if basis.shape[1]:
             block = block - matmul(basis, matmul(basis.T, block))
-        block = np.ascontiguousarray(qr(block, mode="economic", check_finite=False)[0])
+        block = orthonormal(block)
     return block
 
 
