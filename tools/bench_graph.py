@@ -3,12 +3,13 @@
     python tools/bench_graph.py [NAME ...] [--runs 30] [--opset 13]
 
 Prints for each net the nodes without and with folding and after each tool, and the median time of a
-forward pass of the last three in ONNX Runtime (one thread, batch 1, runs taken in turns).
+forward pass of the last three in ONNX Runtime (one thread, batch 1, runs in changing order).
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
@@ -43,7 +44,7 @@ def exported(name: str, folder: Path, opset: int) -> dict[str, Path]:
 
 
 def medians(files: dict[str, Path], runs: int) -> dict[str, float]:
-    """Milliseconds of a forward pass of each file, taken in turns."""
+    """Milliseconds of a forward pass of each file, in changing order."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = {
@@ -53,10 +54,11 @@ def medians(files: dict[str, Path], runs: int) -> dict[str, float]:
     first = next(iter(sessions.values())).get_inputs()[0]
     feed = {first.name: np.random.default_rng(0).random(first.shape, np.float32)}
     times: dict[str, list[float]] = {kind: [] for kind in sessions}
+    order = random.Random(0)
     for _ in range(runs):
-        for kind, session in sessions.items():
+        for kind in order.sample(list(sessions), len(sessions)):
             begin = time.perf_counter()
-            session.run(None, feed)
+            sessions[kind].run(None, feed)
             times[kind].append(1000 * (time.perf_counter() - begin))
     return {kind: statistics.median(found) for kind, found in times.items()}
 
