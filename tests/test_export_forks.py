@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
-from onnxnets import input_layer, layer, net_and_weights, relative, run_net
+from onnxnets import input_layer, layer, model_bytes, net_and_weights, relative, run, run_net
 from test_shapes import FORK_TYPES
 
 from caffesurgery.errors import NetError
+from caffesurgery.export.half import to_half
 from caffesurgery.export.model import NEWEST_OPSET
 from caffesurgery.export.onnx import build
 from caffesurgery.net.net import parse_net
@@ -334,6 +337,17 @@ def test_detections_of_a_batch_are_those_of_its_items(tmp_path):
             one = {name: x[item : item + 1] for name, x in feeds.items()}
             alone = run_net(text, tmp_path, one)["found"][0, 0]
             assert np.array_equal(both[both[:, 0] == item][:, 1:], alone[:, 1:])
+
+
+def test_detections_in_half_precision_run_and_name_the_same_classes(tmp_path):
+    text, feeds = detector(1, DETECTORS[0])
+    made = build(*net_and_weights(text, tmp_path))
+    half = to_half(made.model)
+    half.check()
+    found = run(model_bytes(replace(made, model=half)), feeds)["found"][0, 0]
+    expected = run(model_bytes(made), feeds)["found"][0, 0]
+    assert len(found) == len(expected)
+    assert np.abs(found[:5, 1:3] - expected[:5, 1:3]).max() < 1e-2
 
 
 def test_no_detection_is_an_empty_list(tmp_path):

@@ -54,8 +54,8 @@ class Unsupported(ExportError):
 
 @dataclass(frozen=True)
 class Node:
-    """One ONNX node; an attribute may be an int, float, str, a sequence of those, an array (as a
-    tensor), or a Body.  ``domain`` is "" for ONNX's own operators."""
+    """One ONNX node; an attribute may be an int, float, str, a sequence of those, or a Body.
+    ``domain`` is "" for ONNX's own operators."""
 
     op: str
     name: str
@@ -292,8 +292,7 @@ class LayerGraph:
 
     def full(self, like: str, value: float) -> str:
         """A tensor of ``like``'s shape with ``value`` everywhere."""
-        attrs = {"value": np.array([value], np.float32)}
-        return self.node("ConstantOfShape", [self.node("Shape", [like])], attrs)
+        return self.node("Expand", [self.const(value, "fill"), self.node("Shape", [like])])
 
     def scan(
         self,

@@ -207,17 +207,12 @@ def node_proto(node: Node) -> onnx.NodeProto:
     """The node as onnx has it."""
     made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name)
     made.attribute.extend(
-        helper.make_attribute(key, _attribute(value)) for key, value in sorted(node.attrs.items())
+        helper.make_attribute(key, _body(value) if isinstance(value, Body) else value)
+        for key, value in sorted(node.attrs.items())
     )
     if node.domain:
         made.domain = node.domain
     return made
-
-
-def _attribute(value):
-    if isinstance(value, Body):
-        return _body(value)
-    return onnx.numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
 
 
 def _body(body: Body) -> onnx.GraphProto:
