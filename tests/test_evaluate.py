@@ -134,8 +134,15 @@ def test_a_dask_cluster_measures_what_processes_measure(images):
     options = {"dashboard_address": None, "silence_logs": 50}
     options["env"] = {"PYTHONPATH": str(Path(caffesurgery.__file__).parent.parent)}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster:
-        with evaluator(metric="loss", dask=cluster.scheduler_address) as there:
+        address = cluster.scheduler_address
+        with evaluator(metric="loss", dask=address) as there:
             assert there.scores(model, cases) == here
+        whole = plans(*CUTS)
+        folders = [
+            caffesurgery.save(caffesurgery.apply(model, whole, dask=dask), name).weights.path
+            for name, dask in (("here", None), ("there", address))
+        ]
+        assert Path(folders[0]).read_bytes() == Path(folders[1]).read_bytes()
 
 
 def test_agreement_needs_no_labels(images):

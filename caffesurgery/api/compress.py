@@ -62,7 +62,7 @@ def compress(
             dask=dask,
             progress=progress,
         )
-        result = apply(model, made, also, jobs=jobs, progress=progress)
+        result = apply(model, made, also, jobs=jobs, dask=dask, progress=progress)
         write_result(result, stage, progress)
         smaller, comparison, notes = load_written(result, stage), None, ()
         if onnx:

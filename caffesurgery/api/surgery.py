@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..net.net import read_net
 from ..timing import DEFAULT, Profile, load_profile
+from ..workers import open_workers
 from .evaluate import plan_evaluator, plan_workers
 from .model import Model, Progress, stage_of
 
@@ -111,6 +113,7 @@ def apply(
     also: Sequence = (),
     *,
     jobs: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Carry out a plan on a model, and on the prototxts in ``also`` that describe the same net.
@@ -118,7 +121,8 @@ def apply(
     Decomposes the weights, rewrites every prototxt, and proves that Caffe will load the outcome in
     the TRAIN and TEST phase of each.  Writes nothing: see ``save``.  ``jobs`` layers are decomposed
     at a time, by default one for each processor; that is fastest with OPENBLAS_NUM_THREADS=1 in the
-    environment, as the command line sets it.
+    environment, as the command line sets it.  ``dask`` is the address of a Dask scheduler whose
+    workers decompose instead.
     """
     from ..surgery.apply import apply_plan
     from ..surgery.describe import describe_all
@@ -127,15 +131,17 @@ def apply(
     weights = model.require_weights()
     others = [read_net(path) for path in also]
     described = describe_all(model.net, model.shapes, model.inputs, others)
-    operated = apply_plan(
-        model.net,
-        model.shapes,
-        weights,
-        plan,
-        described,
-        jobs,
-        stage_of(progress, "decompose"),
-    )
+    with open_workers(jobs, dask) if dask else nullcontext() as workers:
+        operated = apply_plan(
+            model.net,
+            model.shapes,
+            weights,
+            plan,
+            described,
+            jobs,
+            stage_of(progress, "decompose"),
+            workers,
+        )
     notes = operated.notes + prove(described, weights, operated)
     return Result(model, _with_notes(operated, notes), plan)
 

@@ -216,6 +216,9 @@ _DATA = (
     click.option("--cache", type=NotEmpty(), metavar="DIR", help="Keep what was measured here."),
     click.option("--no-cache", is_flag=True, help="Keep nothing, and measure anew."),
 )
+DASK = click.option(
+    "--dask", metavar="ADDRESS", help="Work on this Dask cluster, e.g. tcp://host:8786."
+)
 _MEASURE = (
     click.option(
         "--metric",
@@ -224,9 +227,7 @@ _MEASURE = (
         show_default=True,
         help="What rules that need images look at.",
     ),
-    click.option(
-        "--dask", metavar="ADDRESS", help="Work on this Dask cluster, e.g. tcp://host:8786."
-    ),
+    DASK,
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..decompose import Decomposition
 from ..errors import RankError, UsageError
 from .candidate import Candidate
 from .context import ALONE, Ranks, RuleContext
@@ -45,10 +46,10 @@ class Fitness(Rule):
             raise UsageError(f"--ranks {self.text}: speedup= has to be above 1")
         start = _start(self.given["start"], candidates, context)
         layers = [_Layer(each, ranks, context) for each, ranks in zip(candidates, start)]
-        for layer, (error, curve) in zip(
+        for layer, found in zip(
             layers, fits(context, [(each.candidate, each.ranks) for each in layers])
         ):
-            layer.learn(error, curve)
+            layer.learn(found)
         rest = context.rest.macs if self.given["of"] == "net" else 0
         self._select(layers, rest)
         return {each.candidate.name: each.choice(self.name) for each in layers}
@@ -125,14 +126,14 @@ class _Layer:
         guess = self.fitness * following / self.position
         self.position = following
         if refit and following not in self._known:
-            self.learn(*fits(self._context, [(self.candidate, self.ranks)])[0])
+            self.learn(fits(self._context, [(self.candidate, self.ranks)])[0])
         self.fitness = self._known[following] if refit else guess
 
-    def learn(self, error: float, curve) -> None:
-        """Take note of the error at the ranks of now, and of those below them."""
-        for index, below in enumerate(curve):
+    def learn(self, found: Decomposition) -> None:
+        """Take note of the error at the ranks of now, and of those below them, if it is told."""
+        for index, below in enumerate(() if found.curve is None else found.curve):
             self._known[(index + 1) * self._group] = 1.0 - float(below)
-        self.fitness = self._known[self.position] = 1.0 - error
+        self.fitness = self._known[self.position] = 1.0 - found.error
 
     def choice(self, rule: str) -> Choice:
         first = "x".join(map(str, self._start))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..decompose import SCHEMES
+from ..decompose import SCHEMES, Decomposition
+from ..decompose.task import Task, run_task
 from ..errors import DecomposeError
 from ..workers import run_all
 from .candidate import Candidate
@@ -15,32 +16,29 @@ from .context import Ranks, RuleContext
 WORTH_WORKERS = 2_000_000
 """Weights of all layers together from which a search takes longer than starting the workers."""
 
-Curve = np.ndarray
-"""Relative errors with the first 1, 2, ... components of each group; empty where not known."""
 
+def fits(context: RuleContext, pairs: Sequence[tuple[Candidate, Ranks]]) -> list[Decomposition]:
+    """The decomposition of each layer at its ranks, by the context's workers, if it has any.
 
-def fits(
-    context: RuleContext, pairs: Sequence[tuple[Candidate, Ranks]]
-) -> list[tuple[float, Curve]]:
-    """Relative error ||W - What|| / ||W|| of each layer at its ranks, and what is known below them.
-
-    The layers are shared out to the context's workers, where there are some.  Raises DecomposeError
-    that names the layer whose weights cannot be decomposed.
+    Raises DecomposeError that names the layer whose weights cannot be decomposed.
     """
+    tasks = _Lazy(_decomposition, context, pairs)
     if context.workers is None:
-        found = []
-        for index, pair in enumerate(pairs):
-            context.tell(pair[0].name, index / len(pairs))
-            found.append(_fit(None, _task(context, *pair)))
-        return found
-    tasks = _Tasks(context, pairs)
-    return run_all(context.workers, _fit, None, tasks, progress=context.progress)
+        return [task.run() for task in tasks]
+    return run_all(context.workers, run_task, None, tasks, progress=context.progress)
 
 
-class _Tasks(Sequence):
-    """The tasks of ``pairs``, each made when it is its turn, so that kernels stay on disk."""
+def _decomposition(context: RuleContext, candidate: Candidate, ranks: Ranks) -> Task:
+    where, scheme = f"layer '{candidate.name}'", candidate.scheme.name
+    kernel, group = candidate.kernel(), candidate.geometry.group
+    return Task(where, scheme, kernel, group, ranks, context.seed, context.aim)
 
-    def __init__(self, context: RuleContext, pairs: Sequence[tuple[Candidate, tuple]]):
+
+class _Lazy(Sequence):
+    """What ``make`` gives for each pair, made when it is its turn, so that kernels stay on disk."""
+
+    def __init__(self, make: Callable, context: RuleContext, pairs: Sequence[tuple]):
+        self._make = make
         self._context = context
         self._pairs = pairs
 
@@ -48,7 +46,7 @@ class _Tasks(Sequence):
         return len(self._pairs)
 
     def __getitem__(self, index):
-        return _task(self._context, *self._pairs[index])
+        return self._make(self._context, *self._pairs[index])
 
 
 def smallest_ranks(
@@ -69,7 +67,7 @@ def smallest_ranks(
     found: dict[str, Ranks] = {}
     if context.workers is not None and numbers >= WORTH_WORKERS:
         names = [each.name for each, _ in long]
-        tasks = _Tasks(context, long)
+        tasks = _Lazy(_task, context, long)
         ranks = run_all(context.workers, _search, None, tasks, progress=context.progress)
         found.update(zip(names, ranks))
     for index, (candidate, wanted) in enumerate(pairs):
@@ -100,13 +98,3 @@ def _task(context: RuleContext, candidate: Candidate, wanted: tuple) -> tuple:
         wanted,
         options,
     )
-
-
-def _fit(_, task: tuple) -> tuple[float, Curve]:
-    """What a worker does."""
-    name, scheme, kernel, group, ranks, options = task
-    try:
-        found = SCHEMES[scheme].decompose(kernel, group, ranks, **options)
-    except DecomposeError as error:
-        raise DecomposeError(f"layer '{name}': {error}") from error
-    return float(found.error), np.empty(0) if found.curve is None else found.curve

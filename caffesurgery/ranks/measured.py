@@ -1,9 +1,9 @@
 """What single layers are worth at each rank, measured: the metric y_m of paper 004, section II.
 
 Each layer alone is decomposed at a few ranks, which VBMF says where to take, and the net's score is
-measured; in between it is interpolated by PCHIP.  The authors' files for VGG16 have these ranks: a
-tenth of the full one, half of VBMF's, halfway between the two, VBMF's, and the full one, where
-nothing changes.
+measured; in between it is interpolated by PCHIP.  The ranks are those of the authors' files: a
+tenth of the largest that is worth having, half of VBMF's, halfway between these two, VBMF's, and
+halfway from it to the largest.  At the full rank nothing changes, which needs no measuring.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import numpy as np
 from .candidate import Candidate
 from .context import Ranks, RuleContext
 from .rule import Choice, parse_rule
+
+_SAMPLES = ((0.1, 0.0), (0.05, 0.25), (0.0, 0.5), (0.0, 1.0), (0.5, 0.5))
+"""Each sampled rank, as parts of the largest that is worth having and of VBMF's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +46,16 @@ def share_of(candidate: Candidate, ranks: Ranks) -> float:
 
 def sampled_ranks(candidate: Candidate, context: RuleContext) -> list[Ranks]:
     """The ranks at which a layer is measured, ascending, the full one left out."""
-    full, group = candidate.max_ranks, candidate.geometry.group
+    group = candidate.geometry.group
+    top = None if context.growth else candidate.largest_within(candidate.before.macs)
+    top = top or candidate.max_ranks
     choice = parse_rule("vbmf").allocate([candidate], context)[candidate.name]
-    noise = choice.ranks if isinstance(choice, Choice) else full
+    noise = choice.ranks if isinstance(choice, Choice) else top
     found = set()
-    for most, rank in [(0.1, 0.0), (0.05, 0.25), (0.0, 0.5), (0.0, 1.0)]:
-        wanted = (most * whole + rank * part for whole, part in zip(full, noise))
+    for of_top, of_noise in _SAMPLES:
+        wanted = (of_top * most + of_noise * min(rank, most) for most, rank in zip(top, noise))
         found.add(tuple(max(group, round(each / group) * group) for each in wanted))
-    return sorted(ranks for ranks in found if ranks != full)
+    return sorted(ranks for ranks in found if ranks != candidate.max_ranks)
 
 
 def layer_metrics(

@@ -8,6 +8,7 @@ stands outside a replaced layer comes out byte for byte.  Nothing is written to 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from ..decompose import Part
@@ -48,12 +49,13 @@ def apply_plan(
     nets: Sequence[Described],
     jobs: int | None = None,
     progress: Progress | None = None,
+    workers: Executor | None = None,
 ) -> Operated:
     """Decompose what ``plan`` names in ``net`` and rewrite every prototxt in ``nets``.
 
     ``nets`` are ``net`` itself and the others that describe it; ``jobs`` layers are decomposed at a
-    time.  Raises PlanError when the plan does not fit a net, and DecomposeError when a layer's
-    weights cannot be decomposed.
+    time, or by ``workers`` where there are some.  Raises PlanError when the plan does not fit a
+    net, and DecomposeError when a layer's weights cannot be decomposed.
     """
     prepared = {entry.name: prepare(entry, shapes, plan) for entry in plan.layers}
     _check_sharing(net, prepared)
@@ -64,7 +66,7 @@ def apply_plan(
         edits, said = _edits(described, prepared, plan.freeze)
         notes += said
         texts[described.net.doc.path or ""] = described.net.doc.replace(edits)
-    done = decompose_all(prepared, weights, plan.seed, jobs, progress)
+    done = decompose_all(prepared, weights, plan.seed, jobs, progress, workers)
     new_weights = {name: layers for name, (layers, _) in done.items()}
     replaced = tuple(record for _, record in done.values())
     notes += [f"layer '{one.plan.name}': {one.warning}" for one in replaced if one.warning]

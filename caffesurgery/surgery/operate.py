@@ -8,7 +8,7 @@ computes; the outcome does not depend on how many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Event, Lock
 
@@ -17,10 +17,11 @@ import numpy as np
 from ..cost import Cost, chain_cost, dense_cost
 from ..decompose import SCHEMES, Aim, Decomposition, Geometry, Part, Scheme
 from ..decompose.matrix import MatrixScheme
+from ..decompose.task import Task, run_task
 from ..errors import DecomposeError, PlanError, suggest
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..net.shapes import NetShapes
-from ..workers import processors
+from ..workers import processors, run_all
 from .aims import aim_of
 from .chain import small_layers
 from .methods import fit
@@ -107,12 +108,19 @@ def decompose_all(
     seed: int,
     jobs: int | None = None,
     progress: Progress | None = None,
+    workers: Executor | None = None,
 ) -> dict[str, tuple[tuple[NewLayer, ...], Replaced]]:
     """New layers and record of every layer, by name, in the order of ``works``.
 
-    ``jobs`` layers run at a time, by default one for each processor, the longest first.  Raises
-    DecomposeError for weights that cannot be decomposed.
+    ``jobs`` layers run at a time, by default one for each processor, the longest first; or
+    ``workers`` (of ``workers.open_workers``) do it.  Raises DecomposeError for weights that cannot
+    be decomposed.
     """
+    if workers is not None:
+        tasks = [_task(work, weights, seed) for work in works.values()]
+        results = run_all(workers, run_task, None, tasks, progress=progress)
+        done = zip(works.values(), results)
+        return {work.entry.name: _replaced(work, weights, result) for work, result in done}
     meter = _Meter({name: _effort(work) for name, work in works.items()}, progress)
     longest_first = sorted(works, key=meter.efforts.get, reverse=True)
     with ThreadPoolExecutor(jobs or processors()) as pool:
@@ -170,22 +178,21 @@ def _effort(work: Work) -> float:
 
 
 def _operate(work: Work, weights: Caffemodel, seed: int, tick: Callable[[int, int], None]):
-    name = work.entry.name
-    blobs = weights.blobs(name)
-    kernel = work.target.kernel(blobs[0].array(), work.geometry)
-    try:
-        result: Decomposition = work.scheme.decompose(
-            kernel,
-            work.geometry.group,
-            work.entry.ranks,
-            seed=seed,
-            progress=tick,
-            effort=work.aim.effort,
-            max_norm=work.aim.max_norm,
-        )
-    except DecomposeError as error:
-        raise DecomposeError(f"layer '{name}' ({weights.path}): {error}") from error
+    result = _task(work, weights, seed).run(tick)
     tick(1, 1)
+    return _replaced(work, weights, result)
+
+
+def _task(work: Work, weights: Caffemodel, seed: int) -> Task:
+    name, group = work.entry.name, work.geometry.group
+    kernel = work.target.kernel(weights.blobs(name)[0].array(), work.geometry)
+    where = f"layer '{name}' ({weights.path})"
+    return Task(where, work.scheme.name, kernel, group, work.entry.ranks, seed, work.aim)
+
+
+def _replaced(work: Work, weights: Caffemodel, result: Decomposition):
+    """The new layers of one layer, and its record."""
+    blobs = weights.blobs(work.entry.name)
     chain = small_layers(work.target, work.geometry, work.parts)
     bias = [blob.array().reshape(-1) for blob in blobs[1:2]]
     new = tuple(

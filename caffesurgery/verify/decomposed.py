@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..decompose import SCHEMES, compose
-from ..errors import DecomposeError
+from ..decompose import SCHEMES, Aim, compose
+from ..decompose.task import Task
 from ..net.shapes import NetShapes
 from ..surgery.methods import fit
 from ..surgery.target import Target, target
@@ -57,19 +57,14 @@ class Decomposed:
         geometry = fit(scheme, found.flat, found.spatial)
         if cut not in self._factors:
             kernel = found.kernel(self._weights.blobs(cut.layer)[0].array(), geometry)
-            self._keep(cut, self._factors_of(cut, kernel, geometry.group))
+            aim = Aim(cut.effort, cut.max_norm)
+            where = f"layer '{cut.layer}' ({self._weights.path})"
+            task = Task(where, cut.scheme, kernel, geometry.group, cut.ranks, self._seed, aim)
+            self._keep(cut, task.run().factors)
         self._factors.move_to_end(cut)
         parts = scheme.parts(geometry, cut.ranks)
         dense = compose(self._factors[cut], parts, geometry.group)
         return dense.reshape(geometry.T, -1).T if found.transpose else dense
-
-    def _factors_of(self, cut: Cut, kernel: np.ndarray, group: int) -> tuple[np.ndarray, ...]:
-        aim = {"effort": cut.effort, "max_norm": cut.max_norm}
-        try:
-            found = SCHEMES[cut.scheme].decompose(kernel, group, cut.ranks, self._seed, **aim)
-        except DecomposeError as error:
-            raise DecomposeError(f"layer '{cut.layer}' ({self._weights.path}): {error}") from error
-        return found.factors
 
     def _keep(self, cut: Cut, factors: tuple[np.ndarray, ...]) -> None:
         self._factors[cut] = factors

@@ -70,10 +70,11 @@ def plan(
 @options.ALSO
 @options.FREEZE
 @options.JOBS
+@options.DASK
 @options.INPUT
 @options.FORCE
 @options.FORMAT
-def apply(net, weights, plan, folder, also, freeze, jobs, inputs, force, form):
+def apply(net, weights, plan, folder, also, freeze, jobs, dask, inputs, force, form):
     """Carry out a PLAN: write smaller prototxts and caffemodel."""
     from dataclasses import replace
 
@@ -88,7 +89,7 @@ def apply(net, weights, plan, folder, also, freeze, jobs, inputs, force, form):
     wanted = replace(wanted, freeze=wanted.freeze or freeze)
     model = api.load(net, weights, inputs=options.shapes(inputs))
     with progress_bar() as progress:
-        result = api.apply(model, wanted, also, jobs=jobs, progress=progress)
+        result = api.apply(model, wanted, also, jobs=jobs, dask=dask, progress=progress)
         smaller = api.save(result, folder, force=force, progress=progress)
     report = operation_report(result, smaller)
     show(report, operation_table(report), form)

@@ -1,0 +1,51 @@
+"""One layer to be decomposed, as a value that can be handed to whoever does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DecomposeError
+from .scheme import SCHEMES, Aim, Decomposition
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A kernel (T, S / group, D, E) and what is to be done with it.
+
+    where: the layer, as messages tell of it
+    scheme: its key in SCHEMES; ranks: totals over the groups
+    aim: as far as the scheme has a use for it
+    """
+
+    where: str
+    scheme: str
+    kernel: np.ndarray
+    group: int
+    ranks: tuple[int, ...]
+    seed: int = 0
+    aim: Aim = Aim()
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> Decomposition:
+        """The decomposition; DecomposeError that says where there is none."""
+        scheme = SCHEMES[self.scheme]
+        aim = scheme.suited(self.aim)
+        try:
+            return scheme.decompose(
+                self.kernel,
+                self.group,
+                self.ranks,
+                seed=self.seed,
+                progress=progress,
+                effort=aim.effort,
+                max_norm=aim.max_norm,
+            )
+        except DecomposeError as error:
+            raise DecomposeError(f"{self.where}: {error}") from error
+
+
+def run_task(_, task: Task) -> Decomposition:
+    """What a worker does with one task (``workers.run_all``)."""
+    return task.run()
