@@ -214,6 +214,41 @@ def test_drop_finds_the_smallest_net_within_it():
         parse_rule("drop=0.1:by=energy").allocate(layers, context)
 
 
+@pytest.mark.parametrize("metric", ["all", "energy", "measured", "both"])
+def test_enc_inf_takes_the_candidate_that_scores_best(metric):
+    layers, calls = net("spatial"), []
+    alone = scores_of({"a": 0.1, "b": 0.3, "c": 0.2}, calls)
+    odd = {}
+
+    def measure(cases):
+        if all(len(case) <= 1 for case in cases):
+            return alone(cases)
+        odd.update((tuple(case.items()), 0.5 + index / 100) for index, case in enumerate(cases))
+        return [odd[tuple(case.items())] for case in cases]
+
+    rule = f"enc-inf:macs=0.4,candidates=12,metric={metric}"
+    found = parse_rule(rule).allocate(layers, RuleContext(measure=measure))
+    assert 4 <= len(odd) <= 12
+    whole = sum(each.before.macs for each in layers)
+    for case in map(dict, odd):
+        costs = [
+            each.after(case[each.name]).macs if each.name in case else each.before.macs
+            for each in layers
+        ]
+        assert sum(costs) <= 0.4 * whole
+    chosen = {name: each.ranks for name, each in found.items() if isinstance(each, Choice)}
+    assert chosen == dict(max(odd, key=odd.get))
+    assert f"scores {max(odd.values()):.4f}, the best of {len(odd)} candidates" in found["c"].why
+
+
+def test_enc_inf_needs_images_and_a_budget_within_reach():
+    with pytest.raises(RankError, match="needs labelled images"):
+        parse_rule("enc-inf:macs=0.4").allocate(net("spatial"))
+    measured = RuleContext(measure=lambda cases: [0.5 for _ in cases])
+    with pytest.raises(RankError, match="the smallest ranks leave"):
+        parse_rule("enc-inf:macs=0.001,metric=energy").allocate(net("spatial"), measured)
+
+
 @pytest.fixture(name="images")
 def _images(tiny):  # noqa: F811
     draw = np.random.default_rng(5)
@@ -221,7 +256,12 @@ def _images(tiny):  # noqa: F811
     np.savez("images.npz", images=images, labels=draw.integers(0, 10, 60))
 
 
-RULES = ["sensitivity:average=6,rank=2", "fitness:speedup=2,start=8", "drop=0.5:by=uniform"]
+RULES = [
+    "sensitivity:average=6,rank=2",
+    "fitness:speedup=2,start=8",
+    "drop=0.5",
+    "enc-inf:macs=0.8,candidates=6",
+]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -26,7 +26,7 @@ class Drop(Rule):
     value = Option("drop", "how much of the score may be lost", share, "a share, such as 0.01")
     options = (
         Option("by", "the rule that says the ranks for a budget", str, "a rule with macs=",
-               "uniform"),
+               "enc-model"),
         Option("of", "what a share of the MACs is a share of", str, "net or layers", "net"),
     )  # fmt: skip
 
