@@ -112,6 +112,28 @@ def test_ranks_are_named_as_documented(method, rule, layer, ranks):
     ]
 
 
+def test_ranks_and_explain_print_the_documented_json():
+    rule = ("--method", "cp", "--rule", "enc-model:macs=0.5", "--keep", "first")
+    found = succeed("ranks", D, W, *rule, "--format", "json").json
+    assert set(found) == {"net", "method", "rule", "seed", "layers", "totals", "notes"}
+    assert [layer["name"] for layer in found["layers"]] == ["conv1", "conv2", "fc3", "fc4"]
+    first, *others = found["layers"]
+    assert (first["method"], first["ranks"], first["why"]) == (None, None, "--keep first")
+    assert sum(PLANNED_LAYER | {"measured", "why"} <= set(layer) for layer in others) >= 2
+    assert found["totals"]["new_macs"] <= 0.5 * found["totals"]["macs"]
+    wanted = ("plan", D, W, *CP, "-o", "explained.prototxt")
+    planned = succeed(*wanted, "--explain", "--format", "json").json
+    for layer in planned["layers"]:
+        explain = layer["explain"]
+        assert set(explain) == {"measured", "full", "lower", "here", "higher"}
+        here = explain["here"]
+        assert (here["ranks"], here["macs"]) == (list(layer["ranks"].values()), layer["new_macs"])
+        steps = [explain[key] for key in ("lower", "here", "higher") if explain[key]]
+        errors, macs = ([step[key] for step in steps] for key in ("least_error", "macs"))
+        assert errors == sorted(errors, reverse=True) and macs == sorted(macs)
+    assert "one higher" in succeed(*wanted, "--explain", "--force").out
+
+
 def test_restore_export_compare_and_zoo_list_print_the_documented_json():
     succeed("compress", D, W, *CP, "-o", "small", "--no-onnx")
     small = ("small/" + D, "small/" + W)

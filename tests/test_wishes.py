@@ -66,6 +66,8 @@ def test_kept_pinned_and_other_methods(model):
     ],
 )
 def test_wishes_that_cannot_be(model, wishes, error, message):
+    with pytest.raises(PlanError, match="b, c share their weights, so they need one method"):
+        made(model, wishes=Wishes(methods=(("b", "tucker2"),)))
     with pytest.raises(error, match=message):
         made(model, wishes=wishes)
     with pytest.raises(UsageError, match="expected PATTERN=METHOD"):
@@ -98,3 +100,39 @@ def test_a_rule_sees_shared_layers_once_the_rest_of_the_net_and_what_can_measure
     assert seen["macs"] == model.shapes.macs // 2 - a.before.macs + a.after.macs
     assert seen["params"] == model.shapes.parameters - a.before.params + a.after.params
     assert [layer.ranks for layer in plan.layers] == [(5,), (2,), (2,)]
+
+
+def test_a_plan_says_what_was_asked_for_and_what_it_was_made_from(model):
+    from hashlib import sha256
+    from pathlib import Path
+
+    from caffesurgery.surgery.plan import parse_plan
+
+    plan = api.plan(
+        model, "cp", "uniform:ms=0.9", keep="first", pin="d=3", method_for={"[bc]": "tucker2"},
+        profile="caffe-cpu-avx512", allow_growth=True, seed=7,
+    )  # fmt: skip
+    again = parse_plan(plan.dumps())
+    assert again.dumps() == plan.dumps()
+    assert dict(again.asked) == {
+        "keep_layers": "first", "pin": "d=3", "method_for": "[bc]=tucker2",
+        "profile": "caffe-cpu-avx512",
+    }  # fmt: skip
+    assert (again.growth, again.seed, again.rule) == (True, 7, "uniform:ms=0.9")
+    paths = [Path(model.net.doc.path), Path(model.weights.path)]
+    assert list(again.made_from) == [
+        (path.name, sha256(path.read_bytes()).hexdigest()) for path in paths
+    ]
+
+
+def test_explained_errors_are_those_of_the_truncated_svd(model):
+    plan = api.plan(model, "channel", "ratio=0.5", "a")
+    (layer,) = api.explain(model, plan)
+    kernel = model.weights.blobs("a")[0].array()
+    from caffesurgery.decompose import SCHEMES
+
+    for step in (layer.lower, layer.here, layer.higher):
+        found = SCHEMES["channel"].decompose(kernel, 1, step.ranks)
+        assert step.least_error == pytest.approx(found.error, abs=1e-5)
+    assert layer.here.ranks == plan.layers[0].ranks
+    assert layer.lower.cost.macs < layer.here.cost.macs < layer.higher.cost.macs

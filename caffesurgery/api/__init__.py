@@ -20,7 +20,7 @@ from .onnx import compare, export_onnx
 from .phones import bench, check_mobile, export_for_phones, preprocessing
 from .run import run, time_net
 from .save import file_names, save
-from .surgery import Result, apply, plan, read_plan, restore
+from .surgery import Result, apply, explain, plan, read_plan, restore
 
 __all__ = [
     "Evaluator",
@@ -34,6 +34,7 @@ __all__ = [
     "compress",
     "estimate",
     "evaluate",
+    "explain",
     "export_for_phones",
     "export_onnx",
     "file_names",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import ExportError
 from ..files.atomic import staged_folder
@@ -28,6 +28,9 @@ def compress(
     effort: str = "normal",
     max_norm: float | None = None,
     freeze: bool = False,
+    keep: str | Sequence[str] = (),
+    pin: str = "",
+    method_for: Mapping[str, str] | None = None,
     profile: str | Profile | None = None,
     force: bool = False,
     jobs: int | None = None,
@@ -39,8 +42,8 @@ def compress(
 
     Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
     ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
-    same; the report's notes name the layer.  ``profile``, ``evaluate`` and ``dask`` are as ``plan``
-    takes them.  Returns the report as a dict.
+    same; the report's notes name the layer.  What says which layers, and how, is as in ``plan``.
+    Returns the report as a dict.
     """
     weights = model.require_weights()
     files = file_names([model.net.doc.path, *map(str, also)], weights.path, True)
@@ -56,6 +59,9 @@ def compress(
             effort=effort,
             max_norm=max_norm,
             freeze=freeze,
+            keep=keep,
+            pin=pin,
+            method_for=method_for,
             profile=profile,
             evaluate=evaluate,
             jobs=jobs,

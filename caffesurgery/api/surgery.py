@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
     from ..surgery.apply import Operated
+    from ..surgery.explain import Explained
     from ..surgery.plan import Plan
     from ..surgery.restore import Chain
 
@@ -44,10 +45,14 @@ def plan(
     effort: str = "normal",
     max_norm: float | None = None,
     freeze: bool = False,
+    keep: str | Sequence[str] = (),
+    pin: str = "",
+    method_for: Mapping[str, str] | None = None,
     profile: str | Profile | None = None,
     evaluate=None,
     jobs: int | None = None,
     dask: str | None = None,
+    may_be_empty: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.
@@ -59,16 +64,21 @@ def plan(
     effort: 'normal', or 'high' for a little less error in about twice the time
     max_norm: bound on the sum of the norms of CP components over the norm of the kernel
     freeze: the new layers get learning rates of 0
+    keep: names or patterns of layers to leave as they are; 'first' and 'last' are those of the net
+    pin: ranks that no rule changes, as explicit ones: 'conv2=100,fc*=max'
+    method_for: another method for some layers, by name or pattern, of which the first that matches
+        counts: {'fc*': 'svd'}
     profile: of the machine, for method 'auto' and for budgets in ms: a Profile, the path of one, or
         the name of a shipped one, by default Caffe's
     evaluate: for rules that measure, an Evaluator, or a function from a model to its score
     jobs, dask: worker processes for rules that decompose, by default one for each processor, or the
         address of a Dask scheduler; an Evaluator brings its own
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
-    decompose.
+    decompose, unless the plan ``may_be_empty``.
     """
     from ..decompose import Aim
     from ..surgery.planner import make_plan
+    from ..surgery.wishes import Wishes
 
     with plan_workers(evaluate, jobs, dask) as workers:
         made = make_plan(
@@ -83,12 +93,22 @@ def plan(
             stage_of(progress, "plan"),
             aim=Aim(effort, max_norm),
             freeze=freeze,
+            wishes=Wishes(tuple(_patterns(keep)), pin, tuple((method_for or {}).items())),
             profile=_profile(profile, method, ranks),
             evaluate=plan_evaluator(model, evaluate, progress),
             workers=workers,
         )
-    _require_layers(made)
+    if not may_be_empty:
+        _require_layers(made)
     return made
+
+
+def explain(model: Model, plan: Plan, *, progress: Progress | None = None) -> tuple[Explained, ...]:
+    """For each layer of a plan, what its ranks and the next ones cost, and lose at least."""
+    from ..surgery.explain import explain as explain_plan
+
+    weights = model.require_weights()
+    return explain_plan(model.shapes, weights, plan, stage_of(progress, "explain"))
 
 
 def _profile(profile: str | Profile | None, method: str, ranks: str) -> Profile | None:

@@ -116,7 +116,8 @@ METHOD = click.option(
 RANKS = click.option(
     "--ranks",
     required=True,
-    help="Rank rule: ratio=0.25, energy=0.9, error=0.3, or by layer: conv2=154,conv3=105x112.",
+    help="Rank rule, e.g. ratio=0.25, vbmf, enc-model:macs=0.25, or by layer: conv2=154,"
+    "conv3=105x112; `caffesurgery help ranks` lists them.",
 )
 LAYERS = click.option(
     "--layers",
@@ -176,6 +177,46 @@ PROFILE = click.option(
     show_default=True,
     help="Profile of the machine to predict for: a file that calibrate wrote, or a shipped name.",
 )
+
+
+_WISHES = (
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave these layers as they are: names, patterns, first or last; repeatable.",
+    ),
+    click.option(
+        "--pin",
+        multiple=True,
+        metavar="LAYER=RANK",
+        help="Ranks that no rule changes, by name or pattern: conv2=100; repeatable.",
+    ),
+    click.option(
+        "--method-for",
+        multiple=True,
+        metavar="PATTERN=METHOD",
+        help="Another method for some layers: fc*=svd; repeatable.",
+    ),
+)
+
+
+def wishes(command):
+    """The options that say what is wanted of single layers."""
+    for option in reversed(_WISHES):
+        command = option(command)
+    return command
+
+
+def wished(given: dict) -> dict:
+    """Takes the options of ``wishes`` out of ``given``: what ``api.plan`` is told of them."""
+    from ..surgery.wishes import parse_methods
+
+    return {
+        "keep": ",".join(given.pop("keep")) or (),
+        "pin": ",".join(given.pop("pin")),
+        "method_for": dict(parse_methods(given.pop("method_for"))),
+    }
 
 
 class Size(click.ParamType):

@@ -9,7 +9,7 @@ from .evaluation import evaluation_report
 from .nets import MACS_NOTE, inspect_net, net_cost, per_image
 from .onnx import export_report
 from .phones import accelerator_rows, bench_report, variant_rows
-from .surgery import operation_report, plan_report, restoration_report
+from .surgery import operation_report, plan_report, ranks_report, restoration_report
 
 __all__ = [
     "MACS_NOTE",
@@ -23,6 +23,7 @@ __all__ = [
     "operation_report",
     "per_image",
     "plan_report",
+    "ranks_report",
     "restoration_report",
     "variant_rows",
 ]

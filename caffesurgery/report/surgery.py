@@ -10,15 +10,21 @@ from ..cost import Cost
 from .nets import macs, net_cost
 
 if TYPE_CHECKING:  # only for annotations: surgery brings SciPy
+    from ..surgery.explain import Explained
     from ..surgery.plan import Plan
 
 
-def plan_report(model, plan: Plan) -> dict:
-    """Report of a plan for ``model``: each layer before and after, and the whole net."""
+def plan_report(model, plan: Plan, explained: Sequence[Explained] | None = None) -> dict:
+    """Report of a plan for ``model``: each layer before and after, and the whole net.
+
+    With ``explained`` each layer tells what the next ranks would cost and lose.
+    """
     from ..surgery.aims import aim_notes
 
     types = {entry.layer.name: entry.layer.type for entry in model.shapes.layers}
     layers = [_planned_row(layer, types) for layer in plan.layers]
+    for row, layer, each in zip(layers, plan.layers, explained or ()):
+        row["explain"] = {"measured": dict(layer.measured), **_explanation(each)}
     return {
         "net": plan.net,
         "method": plan.method,
@@ -30,6 +36,50 @@ def plan_report(model, plan: Plan) -> dict:
         "kept": [{"name": kept.name, "why": kept.why} for kept in plan.kept],
         "totals": _totals(net_cost(model.shapes), layers),
         "notes": [*model.net.warnings, *model.shapes.notes, *aim_notes(plan)],
+    }
+
+
+def _explanation(explained: Explained) -> dict:
+    """What the ranks of a layer, and those beside them, cost and lose."""
+
+    def step(found) -> dict | None:
+        if found is None:
+            return None
+        return {
+            "ranks": list(found.ranks),
+            "params": found.cost.params,
+            "macs": found.cost.macs,
+            "least_error": round(found.least_error, 6),
+        }
+
+    return {
+        "full": list(explained.full),
+        "lower": step(explained.lower),
+        "here": step(explained.here),
+        "higher": step(explained.higher),
+    }
+
+
+def ranks_report(model, plan: Plan) -> dict:
+    """Report of the ranks alone: of every layer that could be replaced, in the net's order."""
+    order = {entry.layer.name: k for k, entry in enumerate(model.shapes.layers)}
+    types = {entry.layer.name: entry.layer.type for entry in model.shapes.layers}
+    planned = [
+        {**_planned_row(layer, types), "measured": dict(layer.measured)} for layer in plan.layers
+    ]
+    kept = [
+        {"name": kept.name, "type": types[kept.name], "method": None, "ranks": None,
+         "measured": {}, "why": kept.why}
+        for kept in plan.kept
+    ]  # fmt: skip
+    return {
+        "net": plan.net,
+        "method": plan.method,
+        "rule": plan.rule,
+        "seed": plan.seed,
+        "layers": sorted([*planned, *kept], key=lambda row: order[row["name"]]),
+        "totals": _totals(net_cost(model.shapes), planned),
+        "notes": [*model.net.warnings, *model.shapes.notes],
     }
 
 

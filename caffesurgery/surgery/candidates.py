@@ -79,7 +79,10 @@ def _check_patterns(patterns: Sequence[str], names: Sequence[str], shapes: NetSh
 
 
 def sharing(candidates: Sequence[Candidate], shapes: NetShapes) -> list[list[Candidate]]:
-    """The candidates, those that share their weights together, in the order of the net."""
+    """The candidates, those that share their weights together, in the order of the net.
+
+    Raises PlanError where they were given different methods.
+    """
     names = {
         entry.layer.name: entry.layer.specs[0].name
         for entry in shapes.layers
@@ -90,6 +93,12 @@ def sharing(candidates: Sequence[Candidate], shapes: NetShapes) -> list[list[Can
         shared = names.get(candidate.name)
         key = ("shared", shared) if shared else ("own", candidate.name)
         groups.setdefault(key, []).append(candidate)
+    for group in groups.values():
+        if len({each.scheme.name for each in group}) > 1:
+            raise PlanError(
+                f"layers {', '.join(each.name for each in group)} share their weights, so they "
+                f"need one method; met {', '.join(each.scheme.name for each in group)}"
+            )
     return list(groups.values())
 
 

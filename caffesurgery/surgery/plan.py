@@ -7,7 +7,7 @@ that schema, so that a slip in a plan edited by hand is reported with its line.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import __version__
 from ..cost import Cost
@@ -17,6 +17,8 @@ from ..files import text
 from ..net.params import Params
 from .aims import check_aims
 
+ASKED = ("keep_layers", "pin", "method_for", "profile")
+"""Fields that only note what was asked for."""
 RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out", "core": "rank_core"}
 
 
@@ -24,7 +26,8 @@ RANK_FIELDS = {"rank": "rank", "in": "rank_in", "out": "rank_out", "core": "rank
 class LayerPlan:
     """One replacement.  ``ranks`` has one entry for each of the scheme's ``rank_names``.
 
-    ``effort`` and ``max_norm`` are the layer's own, where it does not take the plan's.
+    ``effort`` and ``max_norm`` are the layer's own, where it does not take the plan's;
+    ``measured`` is what the rule saw, by name, which a plan file does not keep.
     """
 
     name: str
@@ -36,6 +39,7 @@ class LayerPlan:
     where: str = ""
     effort: str | None = None
     max_norm: float | None = None
+    measured: tuple[tuple[str, float], ...] = field(default=(), compare=False)
 
     def rank_dict(self) -> dict[str, int]:
         """Ranks by name: {"rank": R}, {"in": R3, "out": R4}, {"in": R3, "out": R4, "core": R}."""
@@ -55,7 +59,9 @@ class Plan:
     """What is to be done to a net; ``dumps`` writes it, ``read_plan`` reads it.
 
     ``effort`` and ``max_norm`` are what its decompositions are to reach (``decompose.Aim``);
-    with ``freeze`` the new layers are not trained.
+    with ``freeze`` the new layers are not trained.  ``growth`` and the fields of
+    ``asked``, by name, are what else was asked for; ``made_from`` the name and SHA-256 of each
+    file that was read.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -69,6 +75,9 @@ class Plan:
     effort: str = "normal"
     max_norm: float | None = None
     freeze: bool = False
+    growth: bool = False
+    asked: tuple[tuple[str, str], ...] = ()
+    made_from: tuple[tuple[str, str], ...] = ()
 
     def dumps(self) -> str:
         """The plan as text, in the form of ``proto/surgery.proto``."""
@@ -84,6 +93,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         ("method", plan.method),
         ("ranks", plan.rule),
         ("layers", plan.pattern),
+        *plan.asked,
     ):
         if value:
             yield f"{name}: {text.quote(value)}"
@@ -91,7 +101,11 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _aim_lines(plan.effort, plan.max_norm, "")
     if plan.freeze:
         yield "freeze: true"
+    if plan.growth:
+        yield "allow_growth: true"
     yield f'writer: "caffesurgery {__version__}"'
+    for name, sha256 in plan.made_from:
+        yield f'made_from {{ name: {text.quote(name)} sha256: "{sha256}" }}'
     for layer in plan.layers:
         yield "layer {"
         yield f"  name: {text.quote(layer.name)}"
@@ -147,6 +161,9 @@ def _plan(doc) -> Plan:
         seed=root["seed"],
         path=doc.path or "",
         freeze=root["freeze"],
+        growth=root["allow_growth"],
+        asked=tuple((name, root[name]) for name in ASKED if root[name]),
+        made_from=tuple((entry["name"], entry["sha256"]) for entry in root["made_from"]),
         **_aim(root),
     )
     check_aims(plan)

@@ -24,6 +24,7 @@ from ..timing import Profile, load_profile
 from . import auto
 from .aims import check_aims
 from .candidates import find_candidates, rest_ms_of, rest_of, sharing, spread, with_twins
+from .made import sources
 from .methods import check_method
 from .plan import Kept, LayerPlan, Plan
 from .wishes import Wishes
@@ -83,6 +84,8 @@ def make_plan(
         effort=aim.effort,
         max_norm=aim.max_norm,
         freeze=freeze,
+        growth=growth,
+        asked=(*wishes.texts(), *([("profile", profile.name)] if profile else [])),
     )
     context = RuleContext(growth, progress, seed, aim, workers=workers)
     problem = _Problem(shapes, candidates, context, base, evaluate, profile)
@@ -102,6 +105,7 @@ def make_plan(
         base,
         layers=tuple(entry for entry in decided if isinstance(entry, LayerPlan)),
         kept=tuple(sorted(kept, key=lambda entry: order[entry.name])),
+        made_from=sources(net, weights, rule),
     )
     check_aims(made)
     return made
@@ -195,4 +199,7 @@ def _decide(candidate: Candidate, choice: Choice | Skip, growth: bool) -> LayerP
         times = f"{after.macs / max(before.macs, 1):.2f}"
         need = f"{times} times" if times != "1.00" else "no fewer than"
         return Kept(candidate.name, f"{scheme} at rank {ranks} would need {need} its MACs")
-    return LayerPlan(candidate.name, scheme, choice.ranks, choice.why, before, after)
+    measured = tuple(choice.measured.items())
+    return LayerPlan(
+        candidate.name, scheme, choice.ranks, choice.why, before, after, measured=measured
+    )

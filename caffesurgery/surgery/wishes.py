@@ -61,7 +61,7 @@ class Wishes:
     def texts(self) -> tuple[tuple[str, str], ...]:
         """(field, text) of each wish that is there, as a plan file notes it."""
         methods = ",".join(f"{pattern}={method}" for pattern, method in self.methods)
-        notes = (("keep", ",".join(self.keep)), ("pin", self.pin), ("method_for", methods))
+        notes = (("keep_layers", ",".join(self.keep)), ("pin", self.pin), ("method_for", methods))
         return tuple((name, note) for name, note in notes if note)
 
 

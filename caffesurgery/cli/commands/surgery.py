@@ -1,4 +1,4 @@
-"""The commands that cut: plan, apply, compress, restore."""
+"""The commands that cut: apply, compress, restore."""
 
 from __future__ import annotations
 
@@ -7,59 +7,6 @@ import click
 from .. import options
 from ..console import print_table, progress_bar, say, say_written, show
 from .group import cli
-
-
-@cli.command()
-@click.argument("net")
-@click.argument("weights")
-@options.METHOD
-@options.RANKS
-@options.LAYERS
-@options.file_option("PLAN", "Plan file to write.")
-@options.measuring
-@options.JOBS
-@options.SEED
-@options.GROWTH
-@options.EFFORT
-@options.MAX_NORM
-@options.FREEZE
-@options.PLAN_PROFILE
-@options.INPUT
-@options.FORCE
-@options.FORMAT
-def plan(
-    net, weights, method, ranks, layers, path, jobs, seed, allow_growth, effort, max_norm, freeze,
-    profile, inputs, force, form, **data,
-):  # fmt: skip
-    """Choose layers, schemes and ranks: write a plan to be edited."""
-    from ... import api
-    from ...files.atomic import refuse_existing, write_bytes
-    from ...report import plan_report
-    from ..tables import operation_table
-
-    refuse_existing([path], force)
-    model = api.load(net, weights, inputs=options.shapes(inputs))
-    with progress_bar() as progress, options.measured(data, jobs) as evaluator:
-        made = api.plan(
-            model,
-            method,
-            ranks,
-            layers,
-            seed=seed,
-            allow_growth=allow_growth,
-            effort=effort,
-            max_norm=max_norm,
-            freeze=freeze,
-            profile=profile,
-            evaluate=evaluator,
-            jobs=jobs,
-            dask=data["dask"],
-            progress=progress,
-        )
-    write_bytes(path, made.dumps().encode(), force)
-    report = plan_report(model, made)
-    show(report, operation_table(report), form)
-    say(f"wrote {path}")
 
 
 @cli.command()
@@ -105,6 +52,7 @@ def apply(net, weights, plan, folder, also, freeze, jobs, dask, inputs, force, f
 @options.FOLDER
 @options.ALSO
 @click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
+@options.wishes
 @options.measuring
 @options.SEED
 @options.GROWTH
@@ -124,6 +72,7 @@ def compress(
     from ... import api
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
+    wishes = options.wished(data)
     with progress_bar() as progress, options.measured(data, jobs) as evaluator:
         report = api.compress(
             model,
@@ -138,6 +87,7 @@ def compress(
             effort=effort,
             max_norm=max_norm,
             freeze=freeze,
+            **wishes,
             profile=profile,
             force=force,
             jobs=jobs,

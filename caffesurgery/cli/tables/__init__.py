@@ -5,6 +5,7 @@ from .evaluation import evaluation_table
 from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table, layers_table
 from .phones import bench_table, mobile_table, variants_table
+from .ranks import explanation_table, ranks_table
 from .surgery import methods_table, operation_table, restoration_table
 from .table import Table
 from .time import time_table
@@ -15,6 +16,7 @@ __all__ = [
     "comparison_table",
     "cost_table",
     "evaluation_table",
+    "explanation_table",
     "export_table",
     "inspection_table",
     "layers_table",
@@ -22,6 +24,7 @@ __all__ = [
     "mobile_table",
     "operation_table",
     "profile_table",
+    "ranks_table",
     "restoration_table",
     "time_table",
     "variants_table",
