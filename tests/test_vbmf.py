@@ -109,6 +109,13 @@ def test_noise_alone_has_rank_zero_and_no_noise_the_rank_it_has():
     assert estimate(spectrum(noisy(30, 70, 7, noise=0.0))).rank == 7
 
 
+def test_large_matrices_with_little_noise_are_looked_at_in_float64():
+    for noise in (0.3, 3e-5):
+        found = spectrum(noisy(400, 500, 30, noise))
+        assert estimate(found).rank == 30
+        assert estimate(found).noise == pytest.approx(noise**2, rel=0.05)
+
+
 def test_dead_filters_are_left_out():
     matrix = noisy(40, 120, 6)
     alive = estimate(spectrum(matrix)).rank
