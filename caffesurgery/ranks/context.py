@@ -62,7 +62,8 @@ class RuleContext:
         """Scores of ``cases``; RankError naming ``rule`` where there is no data to measure on."""
         if self.measure is None:
             raise RankError(
-                f"--ranks {rule}: it needs labelled images to measure with, and none are given"
+                f"--ranks {rule}: it needs labelled images to measure with, and none are given; "
+                "give --images and --labels, or choose a rule that looks at the weights alone"
             )
         return [float(score) for score in self.measure(cases)]
 

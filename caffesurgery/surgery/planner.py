@@ -60,14 +60,7 @@ def make_plan(
     with ``freeze`` the new layers are not trained; ``workers`` decompose for the rules that ask.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
-    check_method(method)
-    if seed < 0:
-        raise UsageError(f"seed {seed}: expected 0 or more")
-    try:
-        check_aim(aim)
-    except DecomposeError as error:
-        raise UsageError(str(error)) from error
-    rule = auto.told(parse_rule(ranks)) if method == auto.AUTO else parse_rule(ranks)
+    rule = _asked_rule(method, ranks, seed, aim)
     candidates, kept = find_candidates(shapes, weights, method, layers, wishes)
     if not candidates:
         reasons = "; ".join(f"{k.name}: {k.why}" for k in kept[:5]) or "it has no such layers"
@@ -89,16 +82,7 @@ def make_plan(
     )
     context = RuleContext(growth, progress, seed, aim, workers=workers)
     problem = _Problem(shapes, candidates, context, base, evaluate, profile)
-    pins = wishes.pins([each.name for each in candidates])
-    allocated = problem.allocate(rule, pins)
-    chosen = {}
-    if method == auto.AUTO:
-        free = _without_wishes(candidates, wishes, pins)
-        chooser = auto.Chooser(shapes, weights, profile or load_profile(), context)
-        chosen = chooser.decide_all([with_twins(g) for g in sharing(free, shapes)], allocated)
-    decided = [
-        chosen.get(each.name) or _decide(each, allocated[each.name], growth) for each in candidates
-    ]
+    decided = problem.decide(rule, method, weights, wishes)
     kept += [entry for entry in decided if isinstance(entry, Kept)]
     order = {entry.layer.name: k for k, entry in enumerate(shapes.layers)}
     made = replace(
@@ -109,6 +93,19 @@ def make_plan(
     )
     check_aims(made)
     return made
+
+
+def _asked_rule(method: str, ranks: str, seed: int, aim: Aim) -> Rule:
+    """The rule that ``ranks`` names; UsageError for what the options may not be."""
+    check_method(method)
+    if seed < 0:
+        raise UsageError(f"seed {seed}: expected 0 or more")
+    try:
+        check_aim(aim)
+    except DecomposeError as error:
+        raise UsageError(str(error)) from error
+    rule = parse_rule(ranks)
+    return auto.told(rule) if method == auto.AUTO else rule
 
 
 def _without_wishes(
@@ -133,6 +130,24 @@ class _Problem:
     base: Plan
     evaluate: Evaluate | None
     profile: Profile | None
+
+    def decide(
+        self, rule: Rule, method: str, weights: Caffemodel, wishes: Wishes
+    ) -> list[LayerPlan | Kept]:
+        """What becomes of each candidate, in their order."""
+        pins = wishes.pins([each.name for each in self.candidates])
+        allocated = self.allocate(rule, pins)
+        chosen: dict[str, LayerPlan | Kept] = {}
+        if method == auto.AUTO:
+            free = _without_wishes(self.candidates, wishes, pins)
+            groups = [with_twins(group) for group in sharing(free, self.shapes)]
+            profile = self.profile or load_profile()
+            chooser = auto.Chooser(self.shapes, weights, profile, self.context)
+            chosen = chooser.decide_all(groups, allocated)
+        return [
+            chosen.get(each.name) or _decide(each, allocated[each.name], self.context.growth)
+            for each in self.candidates
+        ]
 
     def allocate(self, rule: Rule, pins: Explicit | None) -> dict[str, Choice | Skip]:
         """What each candidate gets: by the pins, and by the rule where there are none."""
