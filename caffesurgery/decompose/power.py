@@ -2,6 +2,8 @@
 
 The kernel is laid out as (D E, T, S), so that both contractions of a sweep are one gemv over
 contiguous memory and the deflation is one ger in place; all of them through SciPy's BLAS.
+On small kernels half of the time goes into vectors of some hundred bytes, so these are scaled in
+place and contracted by BLAS calls without NumPy's operators, which cost several times as much.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from itertools import count
 from operator import itemgetter
 
 import numpy as np
-from scipy.linalg import blas, eigh
+from scipy.linalg import blas, eigh, lapack
 
 _GAIN = 5e-3  # a component is found when a sweep raises its squared norm by less
 _POLISH = 2  # alternations between two vectors for each pass over the kernel
@@ -20,6 +22,7 @@ _STARTS = 4  # leading eigenvectors of the residual's spatial Gram matrix to sta
 _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
+_TINY = 1e-35  # norms whose inverse is not a float32
 
 
 def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
@@ -38,9 +41,7 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
         if r % _FRESH == 0:
             small = blas.ssyrk(1.0, flat, trans=1).astype(np.float64)
             total = total or float(np.trace(small))
-        few = [max(0, K - _STARTS), K - 1]
-        starts = eigh(small, lower=False, subset_by_index=few)[1].astype(np.float32)
-        weight, inputs, outputs, vectors, shape, image = _rank_one(cube, starts, spatial)
+        weight, inputs, outputs, vectors, shape, image = _rank_one(cube, _leading(small), spatial)
         if weight**2 <= _NOISE * total:
             return
         yield weight, (inputs, *vectors, outputs)
@@ -51,6 +52,16 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
         small += weight**2 * np.multiply.outer(shape, shape) - crossed - crossed.T
 
 
+def _leading(small: np.ndarray) -> np.ndarray:
+    """Some eigenvectors of the largest eigenvalues of a matrix (K, K), upper triangle: (K, n)."""
+    K = len(small)
+    least = max(1, K - _STARTS + 1)  # LAPACK itself: eigh's own checks take as long as the work
+    _, vectors, found, _, failed = lapack.dsyevr(small, range="I", lower=0, il=least, iu=K)
+    if failed:
+        vectors, found = eigh(small, lower=False)[1][:, least - 1 :], K - least + 1
+    return vectors[:, :found].astype(np.float32)
+
+
 def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
     """A best rank-1 approximation of ``cube`` (K, T, S) by alternating maximisation.
 
@@ -59,20 +70,21 @@ def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
     inputs and outputs (K,), whose best approximation of its kind is d c.
     """
     K, T, S = cube.shape
+    by_input, by_pair = cube.reshape(K * T, S).T, cube.reshape(K, T * S).T
     inputs, outputs, vectors = _start(cube, starts, spatial)
     before = 0.0
     for _ in range(_SWEEPS):
-        seen = blas.sgemv(1.0, cube.reshape(K * T, S).T, inputs, trans=1).reshape(K, T).T
+        seen = blas.sgemv(1.0, by_input, inputs, trans=1).reshape(K, T).T
         for _ in range(_POLISH):
             _, vectors, shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1), vectors)
             outputs = blas.sgemv(1.0, seen, shape)
         outputs = _unit(outputs)
         image = blas.sgemv(1.0, seen, outputs, trans=1)
-        weight, vectors, shape = spatial(image, vectors)
+        weight, vectors, shape = spatial(image.copy(), vectors)
         if weight**2 - before <= _GAIN * weight**2:
             break
         before = weight**2
-        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, shape).reshape(T, S).T
+        seen = blas.sgemv(1.0, by_pair, shape).reshape(T, S).T
         inputs, outputs = _pair(seen, inputs, _POLISH)
     return weight, inputs, outputs, vectors, shape, image
 
@@ -80,10 +92,11 @@ def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
 def _start(cube: np.ndarray, starts: np.ndarray, spatial):
     """Input, output and spatial vectors of the most promising of the spatial patterns."""
     K, T, S = cube.shape
+    by_pair = cube.reshape(K, T * S).T
     best = -1.0, None
     for start in starts.T:
-        _, vectors, shape = spatial(start)
-        seen = blas.sgemv(1.0, cube.reshape(K, T * S).T, shape).reshape(T, S)
+        _, vectors, shape = spatial(np.ascontiguousarray(start))
+        seen = blas.sgemv(1.0, by_pair, shape).reshape(T, S)
         largest = seen[np.argmax(np.einsum("ts,ts->t", seen, seen))]
         inputs, outputs = _pair(seen.T, largest, _POLISH)
         weight = float(blas.snrm2(blas.sgemv(1.0, seen.T, outputs)))
@@ -100,9 +113,9 @@ def _pair(seen: np.ndarray, inputs: np.ndarray, times: int) -> tuple[np.ndarray,
 
 
 def _merged(image: np.ndarray, near=None):
-    """Norm, vectors and their product for one spatial mode of size D E."""
-    norm = float(blas.snrm2(image))
-    shape = image / np.float32(norm or 1)
+    """Norm, vectors and their product for one spatial mode of size D E; overwrites the image."""
+    norm = blas.snrm2(image)
+    shape = blas.sscal(1 / norm, image) if norm > _TINY else image
     return norm, (shape,), shape
 
 
@@ -116,14 +129,16 @@ def _separate(image: np.ndarray, near=None, *, D: int, E: int):
         horizontal = image[np.argmax(np.einsum("de,de->d", image, image))]
     else:
         horizontal = near[1]
+    columns = image.T
     for _ in range(_POLISH if near is None else 1):
-        vertical = _unit(image @ horizontal)
-        horizontal = vertical @ image
-    norm = float(blas.snrm2(horizontal))
-    horizontal = horizontal / np.float32(norm or 1)
-    return norm, (vertical, horizontal), np.multiply.outer(vertical, horizontal).ravel()
+        vertical = _unit(blas.sgemv(1.0, columns, horizontal, trans=1))
+        horizontal = blas.sgemv(1.0, columns, vertical)
+    norm = blas.snrm2(horizontal)
+    horizontal = _unit(horizontal)
+    return norm, (vertical, horizontal), (vertical[:, None] * horizontal).ravel()
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
+    """A contiguous float32 vector over its norm, in place."""
     norm = blas.snrm2(vector)
-    return vector / np.float32(norm) if norm > 0 else vector
+    return blas.sscal(1 / norm, vector) if norm > _TINY else vector
