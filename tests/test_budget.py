@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from fractions import Fraction
 
 import pytest
 from test_ranks import candidate
@@ -120,6 +121,20 @@ UNPRINTED = {  # index of the loss: it with a digit that rounds to the printed o
     "alexnet at 150": {3: 13.6849},
     "vgg16": {5: 5.2651, 8: 6.3949},
 }
+
+
+def test_no_common_threshold_gives_the_printed_ranks_of_vgg16(shared):
+    """Raised where the fraction of scale * loss is at the threshold: bounds that exclude it."""
+    printed = json.loads(shared("papers", "tables.json").read_text())["etri_cp_svd"]
+    losses, ranks = (
+        printed["sensitivity_top5_loss"]["vgg16_conv"],
+        printed["cases"][3]["conv_ranks"],
+    )
+    low, middle, high = ((round(100 * losses[k]), ranks[k]) for k in (0, 5, 8))
+    # rank - 1 + threshold <= scale * loss < rank + threshold: differences are without it
+    below = Fraction(100 * (middle[1] - low[1] + 1), middle[0] - low[0])
+    above = Fraction(100 * (high[1] - 1 - middle[1]), high[0] - middle[0])
+    assert above == below == 12.5  # and the scale is strictly between
 
 
 @pytest.mark.parametrize("case", LOSSES)

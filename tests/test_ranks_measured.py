@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -287,3 +288,31 @@ def test_plan_and_compress_measure_on_the_images_given(images):
     assert sorted(path.name for path in Path("kept").rglob("*.json")) == kept
     refused = run("plan", D, W, "--method", "svd", "--ranks", RULES[0], "-o", "p.prototxt")
     assert refused.code == 1 and "needs labelled images" in refused.err
+
+
+def test_a_plan_names_the_images_and_labels_that_its_rule_measured_on(images):
+    def sha256(path):
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    with np.load("images.npz") as stored:
+        np.save("only.npy", stored["images"])
+    np.save("said.npy", np.zeros(len(np.load("only.npy")), np.int64))
+    model = caffesurgery.load(D, W)
+    options = {"metric": "agreement", "mean": 128, "jobs": 1, "cache": None}
+    for rule, expected in ((RULES[0], ("only.npy", "said.npy")), ("ratio=0.5", ())):
+        with caffesurgery.Evaluator("only.npy", "said.npy", **options) as judge:
+            made = caffesurgery.plan(model, "spatial", rule, "conv*", evaluate=judge)
+        assert made.made_from[2:] == tuple((name, sha256(name)) for name in expected)
+
+
+def test_a_folder_of_images_has_the_digest_of_its_list(tmp_path):
+    from caffesurgery.verify.images import digests
+
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name.encode())
+    lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n"
+             for name in ("a/1.png", "b/2.png")]  # fmt: skip
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert digests(tmp_path) == ((tmp_path.name, expected),)
+    assert digests(np.zeros((1, 3, 2, 2))) == ()

@@ -68,6 +68,7 @@ class Evaluator:
         self._cache.check(required=cache is not True)
         if resize is None and transform is not None:
             resize = _transform_of(transform).resize
+        self._given = images, labels
         self._images = load_images(images, labels, resize).first(samples)
         if metric != "agreement" and self._images.labels is None:
             raise UsageError(
@@ -116,6 +117,15 @@ class Evaluator:
             seed = plans[0].seed if plans else 0
             found = self._measurer(model, seed).measure(cases, stage_of(progress, "evaluate"))
         return [metrics.score(self.metric) for metrics in found]
+
+    def made_from(self) -> tuple[tuple[str, str], ...]:
+        """(Name, SHA-256) of the images and the labels, as far as they came from files.
+
+        Of a folder it is the SHA-256 of what ``sha256sum`` lists of its images, by their order.
+        """
+        from ..verify.images import digests
+
+        return digests(*self._given)
 
     @contextmanager
     def opened(self) -> Iterator:
@@ -185,8 +195,23 @@ def plan_evaluator(model: Model, evaluate, progress: Progress | None):
     if evaluate is None:
         return None
     if isinstance(evaluate, Evaluator):
-        return lambda plans: evaluate.scores(model, plans, progress)
+        return _Scores(evaluate, model, progress)
     return lambda plans: [_scored(model, plan, evaluate) for plan in plans]
+
+
+class _Scores:
+    """What an Evaluator says of plans; it knows whether it was asked, as not every rule does."""
+
+    def __init__(self, evaluator: Evaluator, model: Model, progress: Progress | None):
+        self._evaluator, self._model, self._progress = evaluator, model, progress
+        self._asked = False
+
+    def __call__(self, plans: Sequence[Plan]) -> list[float]:
+        self._asked = True
+        return self._evaluator.scores(self._model, plans, self._progress)
+
+    def made_from(self) -> tuple[tuple[str, str], ...]:
+        return self._evaluator.made_from() if self._asked else ()
 
 
 @contextmanager

@@ -80,6 +80,7 @@ def plan(
     from ..surgery.planner import make_plan
     from ..surgery.wishes import Wishes
 
+    scores = plan_evaluator(model, evaluate, progress)
     with plan_workers(evaluate, jobs, dask) as workers:
         made = make_plan(
             model.net,
@@ -95,9 +96,11 @@ def plan(
             freeze=freeze,
             wishes=Wishes(tuple(_patterns(keep)), pin, tuple((method_for or {}).items())),
             profile=_profile(profile, method, ranks),
-            evaluate=plan_evaluator(model, evaluate, progress),
+            evaluate=scores,
             workers=workers,
         )
+    measured_on = getattr(scores, "made_from", tuple)()  # a user's own function says nothing
+    made = replace(made, made_from=(*made.made_from, *measured_on))
     if not may_be_empty:
         _require_layers(made)
     return made

@@ -7,6 +7,7 @@ cropped to the centre.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,34 @@ def load_images(
     return Images(images, None if found is None else _check_labels(found, len(images)), name)
 
 
+def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, str], ...]:
+    """(Name, SHA-256) of what ``load_images`` reads, as far as it is in files.
+
+    Of a folder it is the SHA-256 of the lines ``digest  path`` of its images, in their order.
+    """
+    from ..surgery.made import sha256  # brings SciPy, which reading images does not need
+
+    found = []
+    for given in (source, labels):
+        if given is None or isinstance(given, np.ndarray):
+            continue
+        path = Path(given)
+        if path.is_dir():
+            listed = listed_files(path, None if _are_arrays(labels) else labels)
+            lines = (f"{sha256(image)}  {os.path.relpath(image, path)}\n" for image, _ in listed)
+            digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        else:
+            digest = sha256(path)
+        found.append((path.name, digest))
+    return tuple(found)
+
+
+def _are_arrays(labels: Source | None) -> bool:
+    return isinstance(labels, np.ndarray) or str(labels).endswith((".npy", ".npz"))
+
+
 def _from_folder(name: str, labels: Source | None, resize: tuple[int, int] | None) -> Images:
-    arrays = isinstance(labels, np.ndarray) or str(labels).endswith((".npy", ".npz"))
+    arrays = _are_arrays(labels)
     listed = listed_files(name, None if arrays else labels)
     images, classes = read_folder(listed, resize)
     if arrays:
