@@ -189,7 +189,7 @@ def test_every_json_key_is_documented():
         succeed("export", D, W, "-o", "x.onnx", *form).json,
         succeed("compare", D, W, "small/" + D, "small/" + W, *labels, *form).json,
         succeed("zoo", "list", *form).json,
-        succeed("export", *form, "--list-ops").json,
+        succeed("export", "--list-ops", *form).json,
     ]
     documented = set(re.findall(r"`(\w+)`", resource("docs", "json.md").read_text("utf-8")))
     documented |= {"rank", "in", "out"}
@@ -218,6 +218,14 @@ def test_json_names_in_any_encoding():
     name = found["layers"][1]["name"]
     assert name.encode("utf-8", "surrogateescape") == "卷积".encode("gbk")
     assert r"\udc" in succeed("inspect", D).out
+
+
+def test_list_ops_takes_its_format_before_and_behind_it():
+    before = succeed("export", "--format", "json", "--list-ops").json
+    assert succeed("export", "--list-ops", "--format", "json").json == before
+    types = {layer["type"] for layer in before["layers"]}
+    assert types >= {"Convolution", "DetectionOutput"}
+    assert "layer types" in succeed("export", "--list-ops").out
 
 
 def test_methods_lists_every_scheme_and_policy():

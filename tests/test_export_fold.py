@@ -179,3 +179,32 @@ def test_folded_weights_keep_their_names_and_the_file_its_own(tmp_path):
     assert set(stored) == {"c.weight", "c.bias"}
     assert not np.array_equal(stored["c.weight"], before)
     assert np.array_equal(weights.blobs("c")[0].array(), before)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_permute_of_single_pixels_joins_the_reshape_behind_it(batch, tmp_path):
+    text = input_layer(data=(2, 6, 1, 1))
+    order = "permute_param { order: 0 order: 2 order: 3 order: 1 }"
+    text += layer("Permute", "data", "last", order)
+    text += layer("Flatten", "last", "flat")
+    text += layer("Reshape", "flat", "back", "reshape_param { shape { dim: 0 dim: 3 dim: 2 } }")
+    text += layer("Flatten", "back", "row") + layer("Sigmoid", "row", "found")
+    made = build(*net_and_weights(text, tmp_path), batch=batch)
+    assert [node.op for node in made.model.nodes] == ["Reshape", "Sigmoid"]
+    feeds = {"data": np.random.default_rng(0).random((2, 6, 1, 1), np.float32)}
+    expected = 1 / (1 + np.exp(-feeds["data"].reshape(2, 6)))
+    assert relative(run(model_bytes(made), feeds)["found"], expected) < 1e-6
+
+
+def test_a_reshape_back_goes_and_a_kept_one_stays(tmp_path):
+    text = input_layer(data=(2, 6, 4)) + layer("Sigmoid", "data", "cube")
+    text += layer("Flatten", "cube", "flat")
+    text += layer("Reshape", "flat", "back", "reshape_param { shape { dim: 0 dim: 6 dim: 4 } }")
+    text += layer("TanH", "back", "found")
+    net = net_and_weights(text, tmp_path)
+    assert [node.op for node in build(*net).model.nodes] == ["Sigmoid", "Tanh"]
+    kept = build(*net, keep_blobs=["back"])
+    feeds = {"data": np.random.default_rng(0).random((2, 6, 4), np.float32)}
+    outputs = run(model_bytes(kept), feeds)
+    assert outputs["back"].shape == (2, 6, 4)
+    assert relative(np.tanh(outputs["back"]), outputs["found"]) < 1e-6

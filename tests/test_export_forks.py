@@ -339,6 +339,16 @@ def test_detections_of_a_batch_are_those_of_its_items(tmp_path):
             assert np.array_equal(both[both[:, 0] == item][:, 1:], alone[:, 1:])
 
 
+@pytest.mark.parametrize("options", DETECTORS)
+def test_detections_at_a_fixed_batch_look_for_no_shape(options, tmp_path):
+    text, feeds = detector(2, options)
+    open_, fixed = (build(*net_and_weights(text, tmp_path), batch=batch) for batch in (None, 2))
+    assert [node.op for node in open_.model.nodes].count("Shape") == 1
+    assert not {"Shape", "Expand"} & {node.op for node in fixed.model.nodes}
+    found = run(model_bytes(fixed), feeds)["found"]
+    assert np.array_equal(found, run_net(text, tmp_path, feeds)["found"])
+
+
 def test_detections_in_half_precision_run_and_name_the_same_classes(tmp_path):
     text, feeds = detector(1, DETECTORS[0])
     made = build(*net_and_weights(text, tmp_path))

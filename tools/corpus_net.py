@@ -124,7 +124,8 @@ def lrn_text(layer, text: str) -> str:
     text = re.sub(r"lrn_param\s*\{", f"lrn_param {{ alpha: {params['alpha'] / k:.9g} ", text)
     top = f'bottom: "{layer.tops[0]}" top: "{layer.tops[0]}"'
     factor = f"power_param {{ scale: {k**-beta:.9g} }}"
-    return f'{text}\nlayer {{ name: "{layer.name} factor" type: "Power" {top} {factor} }}'
+    field, kind = ("layer", '"Power"') if layer.dialect == "V2" else ("layers", "POWER")
+    return f'{text}\n{field} {{ name: "{layer.name} factor" type: {kind} {top} {factor} }}'
 
 
 def by_opencv(net, weights, feeds, shapes, blobs, folder: Path) -> dict[str, np.ndarray]:
@@ -163,7 +164,7 @@ def expected_outputs(net, weights, path, feeds, shapes, blobs, folder: Path) -> 
         runner = forward.Runner(shapes, forward.load(shapes, weights))
         found = runner.run(feeds)
         return "NumPy", {blob: found[blob] for blob in blobs}
-    except (SurgeryError, KeyError) as error:
+    except (SurgeryError, KeyError, ValueError) as error:
         raise NoOracle(f"{known}; {error}") from error
 
 

@@ -290,8 +290,10 @@ class LayerGraph:
         cut = [self.ints([value], "cut") for value in (start, end)]
         return self.node("Slice", [self.node("Shape", [tensor]), *cut])
 
-    def full(self, like: str, value: float) -> str:
-        """A tensor of ``like``'s shape with ``value`` everywhere."""
+    def full(self, like: str, dims: Dims, value: float) -> str:
+        """A tensor with ``value`` everywhere, of the shape ``dims``, which ``like`` has too."""
+        if all(isinstance(axis, int) for axis in dims):
+            return self.const(np.full(dims, value), "full")
         return self.node("Expand", [self.const(value, "fill"), self.node("Shape", [like])])
 
     def scan(

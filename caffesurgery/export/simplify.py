@@ -23,6 +23,7 @@ def simplify(graph: Graph, outputs: Iterable[str], fold: bool = True) -> None:
     """Simplify ``graph`` in place; the tensors ``outputs`` keep their names and values."""
     kept = set(outputs)
     fold_constants(graph)
+    _join_reshapes(graph, kept)
     _merge_equal(graph, kept)
     if fold:
         _Folder(graph, kept).run()
@@ -37,6 +38,39 @@ def _drop_unread(graph: Graph, kept: set[str]) -> None:
             read.update(reads(node))
             nodes.append(node)
     graph.nodes = nodes[::-1]
+
+
+def _join_reshapes(graph: Graph, kept: set[str]) -> None:
+    """Let a Reshape of a Reshape read what the first one reads, or go where it undoes that one.
+
+    Its target may copy an axis (0) only where the first one copies that axis too.
+    """
+    made: dict[str, tuple[str, np.ndarray]] = {}
+    same: dict[str, str] = {}
+    nodes = []
+    for node in graph.nodes:
+        if same.keys() & set(node.inputs):
+            node = replace(node, inputs=tuple(same.get(name, name) for name in node.inputs))
+        target = graph.initializers.get(node.inputs[-1]) if node.op == "Reshape" else None
+        if target is not None:
+            source, before = made.get(node.inputs[0], ("", target))
+            copied = np.flatnonzero(target == 0)
+            if source and all(axis < len(before) and before[axis] == 0 for axis in copied):
+                if node.outputs[0] not in kept and _is_shape(target, graph.dims.get(source)):
+                    same[node.outputs[0]] = source
+                    continue
+                node = replace(node, inputs=(source, node.inputs[1]))
+            made[node.outputs[0]] = node.inputs[0], target
+        nodes.append(node)
+    graph.nodes = nodes
+    graph.tensors = {blob: same.get(name, name) for blob, name in graph.tensors.items()}
+
+
+def _is_shape(target: np.ndarray, dims: tuple | None) -> bool:
+    """Whether a Reshape to ``target`` leaves a tensor of ``dims`` as it is."""
+    if dims is None or len(dims) != len(target):
+        return False
+    return all(axis in (0, -1) or axis == dim for axis, dim in zip(target.tolist(), dims))
 
 
 def _merge_equal(graph: Graph, kept: set[str]) -> None:

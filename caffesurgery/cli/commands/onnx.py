@@ -38,10 +38,9 @@ def _list_types(ctx, param, value):
 @click.option(
     "--list-ops",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
-    callback=_list_types,
-    help="List the layer types and what becomes of each; --format before it.",
+    callback=_list_types,  # not eager: after --format, before what is missing, in any order
+    help="List the layer types and what becomes of each, and end.",
 )
 def export(net, weights, path, inputs, force, form, **given):
     """Write NET with WEIGHTS as ONNX."""

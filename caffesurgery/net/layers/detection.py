@@ -145,7 +145,7 @@ class DetectionOutput(LayerType):
         task = self._task(layer, g.bottom_shapes)
         if layer.params("detection_output_param")["nms_param"]["eta"] != 1:
             g.unsupported("an eta below 1 changes the threshold while boxes are suppressed")
-        boxes, scores = _boxes(g, task), _scores(g, task)
+        boxes, (scores, nothing) = _boxes(g, task), _scores(g, task)
         whole = _untwisted(g, task, boxes)
         terms = [task.overlap, task.confidence]
         limits = [g.const(np.array([value], np.float32), "threshold") for value in terms]
@@ -154,7 +154,7 @@ class DetectionOutput(LayerType):
             chosen = g.node("NonMaxSuppression", [whole, scores, most, *limits])
         else:
             chosen = _suppress_each_class(g, task, whole, scores, [most, *limits])
-        g.output(0, _rows(g, task, chosen, boxes, scores), (1, 1, None, 7))
+        g.output(0, _rows(g, task, chosen, boxes, scores, nothing), (1, 1, None, 7))
 
 
 def _boxes(g, task: _Task) -> str:
@@ -208,18 +208,23 @@ def _halves(g, tensor: str) -> tuple[str, str]:
     return _slice(g, tensor, 0, 2, -1), _slice(g, tensor, 2, 4, -1)
 
 
-def _scores(g, task: _Task) -> str:
-    """N x labels x priors; below the lowest number for all but the best ``candidates`` of each."""
-    scores = g.reshape(g.input(1), (g.bottom_dims[0][0], task.priors, task.classes))
+def _scores(g, task: _Task) -> tuple[str, str]:
+    """(Scores, the lowest number everywhere), both N x labels x priors.
+
+    All but the best ``candidates`` scores of each label are the lowest number too.
+    """
+    batch = g.bottom_dims[0][0]
+    scores = g.reshape(g.input(1), (batch, task.priors, task.classes))
     scores = g.node("Transpose", [scores], {"perm": (0, 2, 1)})
     if len(task.labels) < task.classes:
         scores = g.node("Gather", [scores, g.ints(task.labels, "labels")], {"axis": 1})
+    nothing = g.full(scores, (batch, len(task.labels), task.priors), LOWEST)
     if not 0 < task.candidates < task.priors:
-        return scores
+        return scores, nothing
     limit = g.ints([task.candidates], "candidates")
     best = g.node("TopK", [scores, limit], {"axis": 2}, n_outputs=2)
-    nothing = g.full(scores, LOWEST)
-    return g.node("ScatterElements", [nothing, best[1], best[0]], {"axis": 2})
+    kept = g.node("ScatterElements", [nothing, best[1], best[0]], {"axis": 2})
+    return kept, nothing
 
 
 def _suppress_each_class(g, task: _Task, boxes: str, scores: str, limits: list[str]) -> str:
@@ -234,11 +239,10 @@ def _suppress_each_class(g, task: _Task, boxes: str, scores: str, limits: list[s
     return g.node("Concat", pair, {"axis": 1})
 
 
-def _rows(g, task: _Task, chosen: str, boxes: str, scores: str) -> str:
+def _rows(g, task: _Task, chosen: str, boxes: str, scores: str, nothing: str) -> str:
     """The top: the best of the ``chosen`` (item, label, prior), by score within each item."""
     labels = len(task.labels)
-    left = g.full(scores, LOWEST)
-    left = g.node("ScatterND", [left, chosen, g.node("GatherND", [scores, chosen])])
+    left = g.node("ScatterND", [nothing, chosen, g.node("GatherND", [scores, chosen])])
     left = g.node("Reshape", [left, g.ints([-1, labels * task.priors], "flat")])
     found = labels * (task.candidates if 0 < task.candidates < task.priors else task.priors)
     most = min(found, task.detections) if task.detections >= 0 else found

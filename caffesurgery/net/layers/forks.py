@@ -84,8 +84,11 @@ class Permute(LayerType):
 
     def onnx(self, layer, g):
         order = self.order(layer, g.bottom_shapes[0])
-        same = order == tuple(range(len(order)))
-        g.output(0, g.input() if same else g.node("Transpose", [g.input()], {"perm": order}))
+        moved = [axis for axis in order if g.bottom_dims[0][axis] != 1]
+        if moved == sorted(moved):
+            g.output(0, g.reshape(g.input(), g.top_dims[0]))
+        else:
+            g.output(0, g.node("Transpose", [g.input()], {"perm": order}))
 
 
 @register
