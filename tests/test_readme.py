@@ -24,7 +24,7 @@ def run(command: list[str], folder: Path) -> None:
 
 
 def test_the_tour_runs_as_written(tmp_path):
-    assert [kind for kind, _ in BLOCKS] == ["bash"] * 5 + ["python"]
+    assert [kind for kind, _ in BLOCKS] == ["bash"] * 6 + ["python"]
     for kind, block in BLOCKS:
         if kind == "python":
             run([sys.executable, "-c", block], tmp_path)
@@ -35,7 +35,7 @@ def test_the_tour_runs_as_written(tmp_path):
             run([sys.executable, "-m", "caffesurgery", *arguments], tmp_path)
     assert (tmp_path / "small" / "train_val.prototxt").exists()
     assert (tmp_path / "dense" / "lenet.caffemodel").exists()
-    assert (tmp_path / "tucker.onnx").exists()
+    assert (tmp_path / "tucker.onnx").exists() and (tmp_path / "camera.onnx").exists()
 
 
 def test_install_commands_are_two_and_named_in_ci():
