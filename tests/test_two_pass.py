@@ -102,7 +102,7 @@ def test_the_second_pass_is_a_decomposition_of_the_trained_weights(tmp_path, met
 def test_the_dense_net_of_the_first_pass_loses_less_than_the_net_it_came_from(tmp_path):
     """What paper 002 sees: the restored kernels are nearer to the low rank."""
     model = caffesurgery.load(*write_net(tmp_path))
-    plan = planned(model, "cp3", 1, 4)
+    plan = planned(model, "cp3", 1, 8)
     first = caffesurgery.apply(model, plan)
     cut = caffesurgery.save(first, tmp_path / "cut")
     dense = caffesurgery.save(caffesurgery.restore(cut, plan), tmp_path / "dense")

@@ -27,6 +27,7 @@ from .unfold import all_unfoldings
 SWEEPS = {3: {"normal": 24, "high": 40}, 4: {"normal": 40, "high": 72}}
 """Sweeps of joint ALS by ways and effort; those of 4 ways gain less and cost the same."""
 
+_SMALL, _MORE = 1 << 14, 2  # kernels of so few numbers get more sweeps: they cost little
 _PLAIN = 100  # sweeps of plain ALS: what its users wait for
 
 
@@ -194,7 +195,7 @@ def power_method(block, modes, rank, seed, aim: Aim, tick) -> Found:
 def joint(block, modes, rank, seed, aim: Aim, tick) -> Found:
     """All components together, at bounded norms."""
     cube, start = _prepared(block, modes, rank, seed)
-    sweeps = SWEEPS[len(modes)][aim.effort]
+    sweeps = SWEEPS[len(modes)][aim.effort] * (_MORE if block.size <= _SMALL else 1)
     found = als.bounded(cube, start, sweeps, aim.max_norm, _stepped(tick, rank))
     found = _from_joint(block, cube, found)
     if 2 * rank >= full_rank(modes) and aim.max_norm is None:  # slices may lose less
