@@ -61,6 +61,14 @@ class VerifyError(SurgeryError):
     """Two nets that cannot be compared, or inputs that do not fit."""
 
 
+class SolverError(SurgeryError):
+    """A solver that Caffe would refuse, or that names a net that is not there."""
+
+
+class TrainError(SurgeryError):
+    """Training that cannot begin, or that ended otherwise than by being done."""
+
+
 class WorkerError(SurgeryError):
     """Work that could not be shared out: workers that cannot be reached, or that keep dying."""
 

@@ -85,9 +85,10 @@ class Params:
             )
         return self._typed(field, values[0])
 
-    def where(self) -> str:
-        """The place of the message, as errors name it."""
-        return self._at(self.message.start)
+    def where(self, name: str | None = None) -> str:
+        """The place of the message, or of the last value of a field of it, as errors name it."""
+        values = self.raw(name) if name else []
+        return self._at((values[-1] if values else self.message).start)
 
     def check_fields(self) -> None:
         """NetError for the first field that the schema does not know, here or further in."""
