@@ -37,6 +37,9 @@ class Decomposition:
     norm_ratio: the sum of the norms of the CP components over ||W||; None for other schemes
     sensitivity: expected squared change of What over the variance of small noise in all factors
     warning: a sentence when the decomposition is degenerate or misses a bound
+    output_error: relative root mean square error of the outputs, under a Metric; else None
+    shift: (T,) float32, what the bias gains so that the outputs keep their mean; None where the
+        metric does not ask for it
     """
 
     factors: tuple[np.ndarray, ...]
@@ -45,6 +48,8 @@ class Decomposition:
     norm_ratio: float | None = None
     sensitivity: float = 0.0
     warning: str | None = None
+    output_error: float | None = None
+    shift: np.ndarray | None = None
 
     @property
     def fitness(self) -> float:

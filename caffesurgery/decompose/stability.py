@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .compose import compose
 from .truncated import matmul
 
 CANCELLING = 5.0
@@ -41,6 +42,19 @@ def sensitivity(factors: Sequence[np.ndarray], parts: Sequence, group: int) -> f
             reach = float(seen @ used) if single else float(seen.sum() * used.sum())
             total += taps * reach / size**2
     return total * float(np.prod(np.square(sizes)))
+
+
+def component_norms(factors: Sequence[np.ndarray], parts: Sequence, group: int) -> np.ndarray:
+    """(R,) norms of the components of a CP, wherever its depthwise layers stand in the chain."""
+    single = [k for k, part in enumerate(parts) if part.group == part.inp == part.out > group]
+    first, last = (single[0], single[-1] + 1) if single else (1, 1)
+    before = compose(factors[:first], parts[:first], group)
+    after = compose(factors[last:], parts[last:], group).reshape(group, -1, len(before) // group)
+    norms = np.linalg.norm(before.reshape(len(before), -1).astype(np.float64), axis=1)
+    norms *= np.linalg.norm(after.astype(np.float64), axis=1).ravel()
+    for factor in factors[first:last]:
+        norms *= np.linalg.norm(factor.reshape(len(factor), -1).astype(np.float64), axis=1)
+    return norms
 
 
 def _grams(blocks: Sequence[np.ndarray], depthwise: Sequence[bool]) -> list[np.ndarray | None]:

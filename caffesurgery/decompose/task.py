@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DecomposeError
+from .calibrated import calibrated
+from .geometry import Geometry
+from .metric import Metric
 from .scheme import SCHEMES, Aim, Decomposition
 
 
@@ -18,6 +21,7 @@ class Task:
     where: the layer, as messages tell of it
     scheme: its key in SCHEMES; ranks: totals over the groups
     aim: as far as the scheme has a use for it
+    metric: what images say of the layer's inputs; None to go by the weights alone
     """
 
     where: str
@@ -27,14 +31,16 @@ class Task:
     ranks: tuple[int, ...]
     seed: int = 0
     aim: Aim = Aim()
+    metric: Metric | None = None
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> Decomposition:
         """The decomposition; DecomposeError that says where there is none."""
         scheme = SCHEMES[self.scheme]
         aim = scheme.suited(self.aim)
-        try:
+
+        def decompose(kernel: np.ndarray) -> Decomposition:
             return scheme.decompose(
-                self.kernel,
+                kernel,
                 self.group,
                 self.ranks,
                 seed=self.seed,
@@ -42,6 +48,12 @@ class Task:
                 effort=aim.effort,
                 max_norm=aim.max_norm,
             )
+
+        try:
+            if self.metric is None:
+                return decompose(self.kernel)
+            parts = scheme.parts(Geometry.of(self.kernel.shape, self.group), self.ranks)
+            return calibrated(self.kernel, self.group, parts, self.metric, decompose, aim.max_norm)
         except DecomposeError as error:
             raise DecomposeError(f"{self.where}: {error}") from error
 

@@ -1,0 +1,121 @@
+"""Decompositions that lose least of a layer's outputs, whatever the scheme.
+
+A kernel is decomposed as it is and as the metric sees it, and the last factor of each is solved
+anew by least squares; that with the least output error is taken, so that none is above the plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.linalg import solve
+
+from . import stability
+from .compose import compose
+from .geometry import Part
+from .metric import Metric
+from .outcome import Decomposition
+from .truncated import matmul
+
+EXACT = 1e-5
+"""Errors of the weights that float32 alone makes: there is nothing to calibrate."""
+
+_RIDGE = 1e-9  # over the mean squared input of the last factor; only what no input tells is held
+
+Factors = Sequence[np.ndarray]
+
+
+def calibrated(
+    kernel: np.ndarray,
+    group: int,
+    parts: Sequence[Part],
+    metric: Metric,
+    decompose: Callable[[np.ndarray], Decomposition],
+    max_norm: float | None = None,
+) -> Decomposition:
+    """The best decomposition of ``kernel`` (T, S / group, D, E) under ``metric``.
+
+    decompose: a scheme with all but the kernel; parts: its chain; max_norm: of its components, over
+    the norm of the kernel, where the plain decomposition keeps to it.  ``error`` of what comes out
+    is that of the weights, ``output_error`` and ``shift`` are what the metric says.
+    """
+    metric.check(kernel, group)
+    plain = decompose(kernel)
+    found = [_judged(plain, plain.factors, kernel, parts, metric)]
+    if plain.error < EXACT or not metric.lost(kernel) > 0:
+        return found[0]
+    white = decompose(metric.whiten(kernel, parts))
+    factors = metric.unwhiten(white.factors, kernel.shape, parts)
+    for start, ends in ((plain, plain.factors), (white, factors)):
+        for each in (ends, refitted(kernel, ends, parts, metric))[start is plain :]:
+            one = _judged(start, each, kernel, parts, metric)
+            if max_norm is None or one.norm_ratio is None or one.norm_ratio <= max_norm:
+                found.append(one)
+    return min(found, key=lambda one: one.output_error)
+
+
+def refitted(
+    kernel: np.ndarray, factors: Factors, parts: Sequence[Part], metric: Metric
+) -> tuple[np.ndarray, ...]:
+    """The factors with the last one solved anew: least squares under the regular covariance.
+
+    With B the rows that the factors before it make, the outputs are F B x and those wanted W x, so
+    F = W C B^T (B C B^T)^-1.  What no input tells apart stays as it was.
+    """
+    group, last = metric.group, np.asarray(factors[-1], np.float64)
+    before = compose(factors[:-1], parts[:-1], group)
+    blocks = []
+    for covariance, block, start, rows in zip(
+        metric.regular, *(np.split(np.asarray(each), group) for each in (kernel, last, before))
+    ):
+        basis = spread(rows, start.shape[2:])
+        start = start.reshape(len(start), -1)
+        wanted = block.reshape(len(block), -1) - matmul(start, basis)
+        seen = matmul(basis, covariance)
+        system = matmul(seen, np.ascontiguousarray(basis.T))
+        diagonal = np.einsum("ii->i", system)
+        diagonal += max(_RIDGE * diagonal.mean(), np.finfo(np.float64).tiny)
+        blocks.append(start + solve(system, matmul(seen, wanted.T), assume_a="pos").T)
+    solved = np.concatenate(blocks).reshape(last.shape).astype(np.float32)
+    return (*factors[:-1], solved)
+
+
+def spread(rows: np.ndarray, window: Sequence[int]) -> np.ndarray:
+    """The basis (R A B, S D E), float64, that a last factor (T, R, A, B) combines to a kernel.
+
+    rows: (R, S, D / A, E / B), what the factors before it compose to.
+    """
+    R, S, D, E = rows.shape
+    A, B = window
+    found = np.zeros((R, A, B, S, A, D, B, E))
+    for a in range(A):
+        for b in range(B):
+            found[:, a, b, :, a, :, b, :] = rows
+    return found.reshape(R * A * B, S * A * D * B * E)
+
+
+def _judged(
+    start: Decomposition,
+    factors: Factors,
+    kernel: np.ndarray,
+    parts: Sequence[Part],
+    metric: Metric,
+) -> Decomposition:
+    """What is to be said of factors that came from ``start``."""
+    group, other = metric.group, compose(factors, parts, metric.group)
+    told = {
+        "output_error": metric.distance(kernel, other),
+        "shift": metric.shift(kernel, other) if metric.centred else None,
+    }
+    if factors is start.factors:
+        return replace(start, **told)
+    size = float(np.linalg.norm(kernel.astype(np.float64)))
+    error = float(np.linalg.norm(kernel.astype(np.float64) - other)) / size if size else 0.0
+    told.update(error=error, curve=None, factors=tuple(factors))
+    if start.norm_ratio is not None:
+        norms = stability.component_norms(factors, parts, group)
+        ratio = float(norms.sum()) / size
+        told.update(norm_ratio=ratio, warning=stability.warning(ratio, len(norms), None))
+    return replace(start, sensitivity=stability.sensitivity(factors, parts, group), **told)
