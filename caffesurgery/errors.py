@@ -41,6 +41,10 @@ class NetError(SurgeryError):
     """A net that Caffe would refuse, or that lacks what a stage needs to know."""
 
 
+class DataError(SurgeryError):
+    """Images, labels or a data layer's source that are not there, or do not fit."""
+
+
 class DecomposeError(SurgeryError):
     """A tensor or rank that a decomposition cannot take."""
 

@@ -12,11 +12,11 @@ from nets import write_net
 from tiny import DEPLOY, D, W, _tiny_net, succeed, tiny  # noqa: F401
 
 import caffesurgery
-from caffesurgery.errors import UsageError, VerifyError
+from caffesurgery.data.images import load_images
+from caffesurgery.errors import DataError, UsageError
 from caffesurgery.export.onnx import build
 from caffesurgery.surgery.plan import LayerPlan, Plan
 from caffesurgery.verify import evaluate as evaluation
-from caffesurgery.verify.images import load_images
 from caffesurgery.verify.scores import Metrics, Scorer
 
 CUTS = {
@@ -285,10 +285,10 @@ def test_images_of_two_sizes_need_a_size(tmp_path, monkeypatch):
     from PIL import Image
 
     Image.new("RGB", (5, 5)).save("set/2.png")
-    with pytest.raises(VerifyError, match="2.png: is 5 x 5 and .*1.png is 4 x 6; .*--resize"):
+    with pytest.raises(DataError, match="2.png: is 5 x 5 and .*1.png is 4 x 6; .*--resize"):
         load_images("set")
     Path("set/2.png").write_bytes(b"no image")
-    with pytest.raises(VerifyError, match="2.png: cannot be read as an image"):
+    with pytest.raises(DataError, match="2.png: cannot be read as an image"):
         load_images("set")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(UsageError, match=r"caffesurgery\[images\]"):

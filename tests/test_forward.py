@@ -12,6 +12,7 @@ from nets import relative, write_net
 from onnxnets import input_layer, layer, model_bytes, net_and_weights, run, run_net
 
 from caffesurgery import forward
+from caffesurgery.data.images import load_images
 from caffesurgery.errors import NetError, UsageError, WeightsError
 from caffesurgery.export.onnx import build
 from caffesurgery.files import caffemodel
@@ -22,7 +23,6 @@ from caffesurgery.forward.threads import blas_threads
 from caffesurgery.net.layers.base import known_types
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
-from caffesurgery.verify.images import load_images
 
 KINDS = sorted({path.name[:-3] for path in shared_root().glob("golden/*_[0-9][0-9]")})
 

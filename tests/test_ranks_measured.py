@@ -306,7 +306,7 @@ def test_a_plan_names_the_images_and_labels_that_its_rule_measured_on(images):
 
 
 def test_a_folder_of_images_has_the_digest_of_its_list(tmp_path):
-    from caffesurgery.verify.images import digests
+    from caffesurgery.data.images import digests
 
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir()

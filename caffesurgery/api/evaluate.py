@@ -11,9 +11,9 @@ from ..net.transform import read_transform
 from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:
+    from ..data.images import Preprocessing
     from ..surgery.plan import Plan
     from ..verify.decomposed import Case
-    from ..verify.images import Preprocessing
     from ..verify.subject import Subject
 
 METRICS = ("top1", "top5", "loss", "agreement")
@@ -54,8 +54,8 @@ class Evaluator:
         dask: str | None = None,
         cache=True,
     ):
+        from ..data.images import load_images
         from ..verify.cache import MetricsCache, default_folder
-        from ..verify.images import load_images
 
         if metric not in METRICS:
             raise UsageError(f"unknown metric '{metric}'; {suggest(metric, METRICS)}")
@@ -123,7 +123,7 @@ class Evaluator:
 
         Of a folder it is the SHA-256 of what ``sha256sum`` lists of its images, by their order.
         """
-        from ..verify.images import digests
+        from ..data.images import digests
 
         return digests(*self._given)
 
@@ -161,8 +161,8 @@ class Evaluator:
 
     def _preprocessing(self, model: Model) -> tuple[Preprocessing, str]:
         """How images are prepared, and who says so."""
+        from ..data.images import Preprocessing
         from ..files.mean import load_mean
-        from ..verify.images import Preprocessing
 
         mean, scale, bgr, crop = self._options.values()
         if mean is not None or scale is not None or crop:
@@ -180,8 +180,8 @@ class Evaluator:
 def evaluate(model: Model, images, labels=None, *, progress: Progress | None = None, **options):
     """Accuracy and loss of a model on labelled images, as a documented dict.
 
-    images, labels and options as ``Evaluator`` takes them.  Raises VerifyError for images, labels
-    or a net that do not fit together.
+    images, labels and options as ``Evaluator`` takes them.  Raises DataError and VerifyError for
+    images, labels or a net that do not fit together.
     """
     return Evaluator(images, labels, **options)(model, progress)
 

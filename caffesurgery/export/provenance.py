@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
-_CHUNK = 1 << 20
+from ..files.digest import sha256
 
 
 def provenance(net, weights) -> dict[str, str]:
@@ -19,13 +18,5 @@ def provenance(net, weights) -> dict[str, str]:
     for kind, path in paths.items():
         if path and os.path.isfile(path):
             found[f"caffe.{kind}"] = os.path.basename(path).encode("utf-8", "replace").decode()
-            found[f"caffe.{kind}.sha256"] = _checksum(path)
+            found[f"caffe.{kind}.sha256"] = sha256(path)
     return found
-
-
-def _checksum(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 
+from ..data.images import Images, Preprocessing, Source, load_images, show
 from ..errors import VerifyError
 from ..files.mean import load_mean
 from .batches import batch_size, filled, first_items
-from .images import Images, Preprocessing, Source, load_images, show
 from .session import NetSession, net_session
 from .tally import BlobDifference, Tally
 
@@ -87,8 +87,8 @@ def compare(
     ``mean``, ``scale``, ``bgr`` and ``crop`` prepare images as ``Preprocessing`` says, ``inputs``
     gives shapes that a prototxt does not, ``batch`` sets how many items run at once.
 
-    Raises VerifyError for nets without common inputs or outputs and for images that do not fit,
-    ExportError for a net that ONNX cannot hold.
+    Raises VerifyError for nets without common inputs or outputs, DataError for images that do not
+    fit, ExportError for a net that ONNX cannot hold.
     """
     prepare = Preprocessing(load_mean(mean), scale, bgr, crop)
     given = None if images is None else load_images(images, labels)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.images import show
 from ..errors import VerifyError
 from ..export.cut import first_difference, head, tail
 from .batches import batch_size, filled, first_items
 from .decomposed import Case
-from .images import show
 from .scores import Metrics, Scorer
 from .session import Session, model_session
 from .subject import Subject

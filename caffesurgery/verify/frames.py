@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.images import Images, load_images
 from ..errors import VerifyError
 from ..export.model import Model
 from ..export.preprocess import Preprocess, alone
-from .images import Images, load_images
 from .session import Session
 
 _BATCH_ELEMENTS = 1 << 21

@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..data.images import Images, Preprocessing
 from ..errors import VerifyError
 from ..export.onnx import Export, build
 from ..net.net import Net, parse_net
 from ..net.shapes import NetShapes, infer
 from .decomposed import Decomposed
-from .images import Images, Preprocessing
 from .weights import Weights
 
 

@@ -15,8 +15,10 @@ from typing import Union
 
 import numpy as np
 
-from ..errors import VerifyError
+from ..errors import DataError
+from ..files.digest import sha256
 from .folder import listed_files, read_folder
+from .npfile import is_numpy, open_numpy
 
 Source = Union[str, os.PathLike, np.ndarray]
 
@@ -70,7 +72,7 @@ class Preprocessing:
     def check(self, images: Images, shape: tuple[int, ...]) -> None:
         """Refuse images that do not come out as ``shape`` (C, H, W), and a mean that does not fit.
 
-        Raises VerifyError that says what was met and what the net takes.
+        Raises DataError that says what was met and what the net takes.
         """
         have = images.images.shape[1:]
         if have[0] != shape[0]:
@@ -85,7 +87,7 @@ class Preprocessing:
         if self.mean is not None and self.mean.ndim == 3:
             fits = [(1, 1), have[1:], tuple(shape[1:])]
             if self.mean.shape[0] not in (1, shape[0]) or self.mean.shape[1:] not in fits:
-                raise VerifyError(
+                raise DataError(
                     f"the mean has shape {show(self.mean.shape)}, and fits neither the images "
                     f"({show(have)}) nor the net's input ({show(shape)})"
                 )
@@ -99,17 +101,17 @@ def load_images(
     Labels come from ``labels`` in the same forms (key ``labels``), or else from the images' .npz.
     A folder has image files, brought to ``resize`` (height, width); ``labels`` may then be a list
     with lines ``path class``, and without it folders inside are the classes.
-    Raises VerifyError for a file or an array that cannot be that.
+    Raises DataError for a file or an array that cannot be that.
     """
     name = "the images" if isinstance(source, np.ndarray) else str(source)
     if not isinstance(source, np.ndarray) and os.path.isdir(source):
         return _from_folder(name, labels, resize)
     if resize:
-        raise VerifyError(f"{name}: --resize is for folders of image files; resize the array")
+        raise DataError(f"{name}: --resize is for folders of image files; resize the array")
     arrays = _arrays(source, "images")
     images = arrays["images"]
     if images.ndim != _AXES or not images.size or images.dtype.kind not in "uif":
-        raise VerifyError(
+        raise DataError(
             f"{name}: met {images.dtype} numbers of shape {show(images.shape)}; expected images "
             "N x C x H x W, as uint8 or float"
         )
@@ -122,8 +124,6 @@ def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, st
 
     Of a folder it is the SHA-256 of the lines ``digest  path`` of its images, in their order.
     """
-    from ..surgery.made import sha256  # brings SciPy, which reading images does not need
-
     found = []
     for given in (source, labels):
         if given is None or isinstance(given, np.ndarray):
@@ -140,7 +140,7 @@ def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, st
 
 
 def _are_arrays(labels: Source | None) -> bool:
-    return isinstance(labels, np.ndarray) or str(labels).endswith((".npy", ".npz"))
+    return isinstance(labels, np.ndarray) or (labels is not None and is_numpy(labels))
 
 
 def _from_folder(name: str, labels: Source | None, resize: tuple[int, int] | None) -> Images:
@@ -156,22 +156,12 @@ def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
     """The arrays of a source by name; the one wanted is under ``key``, and no other by chance."""
     if isinstance(source, np.ndarray):
         return {key: source}
-    path = Path(source)
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise VerifyError(f"{path}: no such file; expected {key} as .npy or .npz") from None
-    except (OSError, ValueError, EOFError) as error:
-        reason = "it is no NumPy file" if "pickle" in str(error) else error
-        raise VerifyError(
-            f"{path}: cannot be read as {key} ({reason}); expected a .npy or .npz file, as "
-            "numpy.save and numpy.savez write them"
-        ) from None
+    loaded = open_numpy(source, key)
     if isinstance(loaded, np.ndarray):
         return {key: loaded}
     with loaded:
         if not loaded.files:
-            raise VerifyError(f"{path}: holds no array; expected one named {key}")
+            raise DataError(f"{source}: holds no array; expected one named {key}")
         names = {key: key if key in loaded.files else loaded.files[0]}
         if "labels" in loaded.files:
             names["labels"] = "labels"
@@ -181,14 +171,14 @@ def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:
 def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
     flat = np.asarray(labels).reshape(-1)
     if len(flat) != count:
-        raise VerifyError(f"{len(flat)} labels for {count} images; expected one for each")
+        raise DataError(f"{len(flat)} labels for {count} images; expected one for each")
     if flat.dtype.kind not in "uif" or (flat != flat.astype(np.int64)).any():
-        raise VerifyError(f"labels are {flat.dtype} numbers; expected whole numbers, one an image")
+        raise DataError(f"labels are {flat.dtype} numbers; expected whole numbers, one an image")
     return flat.astype(np.int64)
 
 
-def _misfit(images: Images, shape: tuple[int, ...], advice: str) -> VerifyError:
-    return VerifyError(
+def _misfit(images: Images, shape: tuple[int, ...], advice: str) -> DataError:
+    return DataError(
         f"{images.name}: images of {show(images.images.shape[1:])} for a net that takes "
         f"{show(shape)}: {advice}"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import FileError, UsageError, VerifyError
+from ..errors import DataError, FileError, UsageError
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 
@@ -37,7 +37,7 @@ def listed_files(folder: str | os.PathLike, labels: str | os.PathLike | None) ->
         (path, number) for number, inner in enumerate(classes) for path in _images(inner.rglob("*"))
     ]
     if not found:
-        raise VerifyError(
+        raise DataError(
             f"{folder}: no images in this folder ({', '.join(KINDS[:4])} ...); "
             "expected them in it, or in one folder for each class"
         )
@@ -62,13 +62,13 @@ def _from_list(folder: Path, labels: Path) -> Listed:
             continue
         name, _, label = line.strip().rpartition(" ")
         if not name or not label.isdecimal():
-            raise VerifyError(
+            raise DataError(
                 f"{labels}:{number}: met '{line.strip()}', expected a path and a class, for "
                 "example cat.jpg 281"
             )
         found.append((folder / name.strip(), int(label)))
     if not found:
-        raise VerifyError(f"{labels}: lists no image; expected lines 'path class'")
+        raise DataError(f"{labels}: lists no image; expected lines 'path class'")
     return found
 
 
@@ -78,7 +78,7 @@ def read_folder(
     """Images (N x C x H x W, uint8; C is 1 where all are grey, else 3) and their classes.
 
     ``resize`` is (height, width) to which every image is brought, as Caffe's convert_imageset does;
-    without it all must have one size.  Raises VerifyError for images of different sizes and for
+    without it all must have one size.  Raises DataError for images of different sizes and for
     files that cannot be decoded, UsageError where Pillow is not installed.
     """
     Image = _pillow()
@@ -92,10 +92,10 @@ def read_folder(
                 array = np.asarray(image)
         except (OSError, ValueError, SyntaxError) as error:
             reason = getattr(error, "strerror", None) or "it is damaged, or of no known kind"
-            raise VerifyError(f"{path}: cannot be read as an image ({reason})") from None
+            raise DataError(f"{path}: cannot be read as an image ({reason})") from None
         array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
         if arrays and array.shape[1:] != arrays[0].shape[1:]:
-            raise VerifyError(
+            raise DataError(
                 f"{path}: is {_size(array)} and {listed[0][0]} is {_size(arrays[0])}; bring all to "
                 "one size with --resize"
             )
