@@ -150,7 +150,7 @@ def _layer(layer: NewLayer, dialect: str, legacy: bool) -> list[bytes | np.ndarr
     """The NetParameter field that holds ``layer``, in pieces."""
     numbers = dialects.DIALECTS[dialect]
     arrays = layer.blobs() if callable(layer.blobs) else layer.blobs
-    blobs = [p for a in arrays for p in _blob(numbers.blobs, np.asarray(a), legacy)]
+    blobs = [p for a in arrays for p in blob_field(numbers.blobs, np.asarray(a), legacy)]
     name = wire.string(numbers.name, layer.name)
     ends = b"".join(
         [wire.string(numbers.bottom, bottom) for bottom in layer.bottoms]
@@ -173,8 +173,8 @@ def _layer(layer: NewLayer, dialect: str, legacy: bool) -> list[bytes | np.ndarr
     return _nested(dialects.LAYERS, [*inner, ends])
 
 
-def _blob(number: int, array: np.ndarray, legacy: bool) -> list[bytes | np.ndarray]:
-    """A field ``number`` with a BlobProto.  More than four axes have no legacy form."""
+def blob_field(number: int, array: np.ndarray, legacy: bool = False) -> list[bytes | np.ndarray]:
+    """A field ``number`` with a BlobProto, in pieces.  More than four axes have no legacy form."""
     data = [wire.header(_DATA, 4 * array.size), array] if array.size else []
     if legacy and array.ndim <= 4:
         dims = (1,) * (4 - array.ndim) + array.shape
