@@ -1,0 +1,24 @@
+"""Runs a job in this process, or in several that share every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...errors import TrainError
+from ..job import Job, Outcome, Tick
+from . import distributed
+from .loop import Loop
+from .session import Session
+
+
+def run(job: Job, tick: Callable[[Tick], None] | None = None) -> Outcome:
+    """Train; one process for each GPU, or ``job.processes`` on processors."""
+    if job.processes > 1 and job.gpus and job.processes != len(job.gpus):
+        raise TrainError(
+            f"{job.processes} processes for {len(job.gpus)} GPU(s); each GPU takes one: leave "
+            "--processes out"
+        )
+    count = max(job.processes, len(job.gpus))
+    if count > 1:
+        return distributed.launch(job, count, tick)
+    return Loop(Session(job), tick).run()

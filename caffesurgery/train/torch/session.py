@@ -1,0 +1,236 @@
+"""What one process trains: the nets of a job, their data, their place, and how far they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...data.feed import Feeds
+from ...data.layers import feeds_net, open_feed
+from ...errors import TrainError, suggest
+from ...files import caffemodel
+from ...files.solverstate import SolverState, read_state, write_state
+from ...net.shapes import NetShapes, infer
+from ..job import Job
+from ..nets import NetUse
+from ..solver import Solver, current_step, read_solver
+from .distributed import together
+from .net import TorchNet
+from .steps import loss_weights
+from .updates import Updater
+
+Inputs = dict[str, torch.Tensor]
+
+
+class Session:
+    """A job made ready: ``net`` to train, ``tests`` to test with its weights, and the updates.
+
+    ``rank`` of ``of`` processes share every batch.  ``iteration`` updates are done.  Raises the
+    errors of everything that is read: solver, nets, data, weights and state.
+    """
+
+    def __init__(self, job: Job, rank: int = 0, of: int = 1):
+        self.job, self.rank, self.of = job, rank, of
+        self.solver: Solver = read_solver(job.solver)
+        self.seed = job.seed if job.seed is not None else max(self.solver.random_seed, 0)
+        self.device = _device(job, self.solver, rank)
+        self.half = _half(self.device) if job.mixed else None
+        _check_overrides(self.solver, job)
+        self.feeds = _open(self.solver, self.solver.train, job)
+        shapes = _shapes(self.solver.train, self.feeds, of)
+        _check_loss(shapes)
+        self.net = TorchNet(shapes, "TRAIN", seed=self.seed, rank=rank, of=of).place(self.device)
+        self.tests = [self._test(use) for use in self.solver.tests] if rank == 0 else []
+        state = read_state(job.state) if job.state is not None else None
+        self.iteration = state.iteration if state else 0
+        self.began_from = (Path(state.weights), job.state) if state else (None, None)
+        for path in _weights(job, self.solver, state):
+            self.net.load(caffemodel.read(path))
+        self.updater = Updater(self.net, self.solver)
+        if state is not None:
+            self._remember(state)
+        self.module = together(self.net) if of > 1 else self.net
+
+    def _test(self, use: NetUse) -> tuple[TorchNet, Feeds, int]:
+        feeds = _open(self.solver, use, self.job)
+        net = TorchNet(_shapes(use, feeds, 1), "TEST", seed=self.seed).place(self.device)
+        net.share(self.net)
+        return net, feeds, use.iterations
+
+    def _remember(self, state: SolverState) -> None:
+        expected, met = self.updater.shapes, [array.shape for array in state.history]
+        if expected != met:
+            raise TrainError(
+                f"{self.job.state}: holds {len(met)} blobs of history, and solver type "
+                f"{self.solver.type} with this net needs {len(expected)} of other shapes; go on "
+                "with the solver and the net that it was saved by"
+            )
+        self.updater.remember(state.history)
+
+    def batches(self) -> Iterator[Inputs]:
+        """The batches to train with from here on, on the device."""
+        start = self.iteration * self.solver.iter_size
+        return self._placed(self.net, self.feeds, start, self.rank, self.of)
+
+    def test_batches(self, number: int, tests: int) -> Iterator[Inputs]:
+        """The batches of test net ``number`` after so many tests."""
+        net, feeds, iterations = self.tests[number]
+        return self._placed(net, feeds, tests * iterations, 0, 1)
+
+    def _placed(self, net: TorchNet, feeds: Feeds, start: int, rank: int, of: int):
+        for batch in feeds.batches(start, self.seed, rank, of):
+            net.check_labels(batch)
+            yield {name: self._place(torch.from_numpy(array)) for name, array in batch.items()}
+
+    def _place(self, value: torch.Tensor) -> torch.Tensor:
+        if self.device.type != "cpu":
+            value = value.pin_memory().to(self.device, non_blocking=True)
+        if value.ndim == 4:
+            value = value.contiguous(memory_format=torch.channels_last)
+        return value
+
+    def forward_backward(
+        self, inputs: Inputs, number: int, outputs: bool = False, more: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(Loss, outputs) of forward pass ``number`` (from 0), and its gradients added up.
+
+        ``more`` says that another pass belongs to the same update.
+        """
+        alone = self.module.no_sync() if self.of > 1 and more else nullcontext()
+        with alone:
+            with self.precision():
+                loss, given = self.module(inputs, seed_of(self.seed, number), outputs)
+            if loss.requires_grad:
+                # each process' loss is its share of the whole, and DDP takes the mean of gradients
+                (loss * self.of if self.of > 1 else loss).backward()
+        return loss.detach(), given
+
+    def agreed(self, losses: torch.Tensor, stop: bool) -> tuple[list[float], bool]:
+        """Losses over all processes, and whether any of them is to stop."""
+        if self.of > 1:
+            told = torch.cat((losses, losses.new_tensor([float(stop)])))
+            torch.distributed.all_reduce(told)
+            *values, stops = told.tolist()
+            return values, stops > 0
+        return losses.tolist(), stop
+
+    @property
+    def at_once(self) -> bool:
+        """Whether losses are read at every iteration: they are there, or others wait for them."""
+        return self.of > 1 or self.device.type == "cpu"
+
+    def precision(self):
+        """The block in which a forward pass computes: mixed precision where it was asked for."""
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.half)
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Write the weights and the state of this iteration; (caffemodel, .solverstate).
+
+        The first process writes, the others only know the names.
+        """
+        stem = Path(self.solver.snapshot_prefix).name or Path(self.job.solver).stem
+        base = self.job.folder / f"{stem}_iter_{self.iteration}"
+        weights, state = base.with_name(f"{base.name}.caffemodel"), Path(f"{base}.solverstate")
+        if self.rank:
+            return weights, state
+        layers = (
+            caffemodel.NewLayer(
+                entry.layer.name,
+                entry.layer.type,
+                entry.layer.bottoms,
+                entry.layer.tops,
+                lambda index=index: self.net.blobs(index),
+            )
+            for index, entry in enumerate(self.net.shapes.layers)
+        )
+        caffemodel.write(weights, self.net.shapes.net.name, layers, force=True)
+        write_state(
+            state,
+            self.iteration,
+            os.fspath(weights.resolve()),
+            self.updater.memories(),
+            current_step(self.solver, self.iteration - 1),
+            force=True,
+        )
+        return weights, state
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of forward pass ``number`` of a run."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+
+
+def _device(job: Job, solver: Solver, rank: int) -> torch.device:
+    if job.gpus:
+        known = torch.cuda.device_count()
+        missing = [gpu for gpu in job.gpus if gpu >= known]
+        if missing:
+            raise TrainError(
+                f"GPU {missing[0]} is not there: torch sees {known} GPU(s); leave --gpu out to "
+                "train on processors"
+            )
+        return torch.device("cuda", job.gpus[rank % len(job.gpus)])
+    return torch.device("cpu")
+
+
+def _half(device: torch.device) -> torch.dtype:
+    return torch.bfloat16
+
+
+def _open(solver: Solver, use: NetUse, job: Job) -> Feeds:
+    net = use.read()
+    layers = [layer for layer in net.phase(use.phase, use.stages, use.level) if feeds_net(layer)]
+    return Feeds(
+        tuple(open_feed(one, use.phase, solver.folder, job.data.get(one.name)) for one in layers)
+    )
+
+
+def _shapes(use: NetUse, feeds: Feeds, of: int) -> NetShapes:
+    """The net's shapes with one process' slice of every batch."""
+    for feed in feeds.feeds:
+        if feed.batch % of:
+            raise TrainError(
+                f"{feed.where}: a batch of {feed.batch} cannot be shared equally by {of} "
+                "processes; choose a batch_size that is a multiple of them"
+            )
+    inputs = {top: (shape[0] // of, *shape[1:]) for top, shape in feeds.shapes.items()}
+    return infer(use.read(), use.phase, inputs, stages=use.stages, level=use.level)
+
+
+def _check_overrides(solver: Solver, job: Job) -> None:
+    names = {
+        layer.name
+        for use in (solver.train, *solver.tests)
+        for layer in use.read().phase(use.phase, use.stages, use.level)
+        if feeds_net(layer)
+    }
+    for name in job.data:
+        if name not in names:
+            raise TrainError(
+                f"data are given for '{name}', which is no data layer; {suggest(name, names)}"
+            )
+
+
+def _check_loss(shapes: NetShapes) -> None:
+    if not loss_weights(shapes):
+        raise TrainError(
+            f"{shapes.net.doc.path}: nothing to train for in the TRAIN phase: no layer is a loss; "
+            "give the train_val.prototxt, or a layer a loss_weight"
+        )
+
+
+def _weights(job: Job, solver: Solver, state: SolverState | None) -> list[Path]:
+    """The caffemodels to begin with, in the order in which Caffe copies them."""
+    if state is not None:
+        return [Path(state.weights)] if state.weights else []
+    if job.weights is not None:
+        return [job.weights]
+    names = [name.strip() for group in solver.weights for name in group.split(",")]
+    return [Path(n) if Path(n).is_file() else solver.folder / n for n in names if n]

@@ -1,0 +1,246 @@
+"""Training with torch: the runs of real Caffe, every ending, and going on to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffesurgery.errors import TrainError
+from caffesurgery.files import caffemodel
+from caffesurgery.files.solverstate import read_state, write_state
+from caffesurgery.train import torch as torch_trainer
+from caffesurgery.train.job import Job, choose
+from caffesurgery.train.solver import edited, learning_rate
+
+torch = pytest.importorskip("torch", reason="the trainer that needs no Caffe needs torch")
+pytest.importorskip("h5py", reason="the runs' images are in an HDF5 file")
+
+NET = """name: "small"
+layer { name: "data" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 8 dim: 3 dim: 6 dim: 6 } shape { dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 }
+  param { lr_mult: 2 decay_mult: 0 }
+  convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  inner_product_param { num_output: 4 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+SOLVER = """net: "net.prototxt"
+base_lr: 0.02 lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 9 momentum: 0.9
+weight_decay: 0.001 max_iter: 12 test_iter: 2 test_interval: 3 snapshot: 4 random_seed: 5
+snapshot_prefix: "somewhere/small"
+"""
+RUNS = [
+    *("adadelta", "adagrad", "adam", "nesterov", "rmsprop", "sgd_batchnorm", "sgd_exp_clip"),
+    *("sgd_fixed", "sgd_frozen_conv1", "sgd_ignore_label", "sgd_inv", "sgd_multistep"),
+    *("sgd_poly_itersize", "sgd_sigmoid", "sgd_step_l1"),
+]
+
+
+@pytest.fixture(name="small")
+def _small(tmp_path):
+    """A job that trains a small net on images of its own."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, 3, 6, 6)).astype(np.float32)
+    labels = (images[:, 0].mean((1, 2)) > 0) + 2 * (images[:, 1].mean((1, 2)) > 0)
+    np.savez(tmp_path / "images.npz", data=images, label=labels.astype(np.float32))
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    return Job(
+        tmp_path / "solver.prototxt", tmp_path / "out", data={"data": tmp_path / "images.npz"}
+    )
+
+
+def train(job: Job, tick=None):
+    return choose("torch").train(job, tick)
+
+
+def changed(job: Job, **fields) -> Job:
+    """The job with another solver."""
+    path = job.solver.with_name("changed.prototxt")
+    path.write_text(edited(job.solver, **fields))
+    return replace(job, solver=path)
+
+
+def blobs(path) -> dict[str, list[np.ndarray]]:
+    model = caffemodel.read(path)
+    return {name: [blob.array() for blob in model.blobs(name)] for name in model.names()}
+
+
+def distances(path, other):
+    """How far the blobs of two caffemodels are from each other, in units of their norms."""
+    mine, theirs = blobs(path), blobs(other)
+    assert [name for name in theirs if theirs[name]] == [name for name in mine if mine[name]]
+    for name in theirs:
+        for a, b in zip(mine[name], theirs[name]):
+            assert a.shape == b.shape
+            yield np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_training_follows_the_runs_of_real_caffe(run, shared, tmp_path):
+    from caffesurgery.train.torch.session import Session
+
+    folder = shared("training", run)
+    job = Job(folder / "solver.prototxt", tmp_path, weights=folder / "init.caffemodel")
+    expected = json.loads((folder / "losses.json").read_text())["loss_of_last_forward"]
+    session = Session(job)
+    solver, losses = session.solver, []
+    batches = session.batches()
+    for iteration in range(solver.max_iter):
+        session.updater.zero()
+        for part in range(solver.iter_size):
+            number = iteration * solver.iter_size + part
+            _, given = session.forward_backward(next(batches), number, outputs=True)
+        losses.append(given["loss"].item())
+        session.updater.step(iteration, learning_rate(solver, iteration))
+        session.iteration += 1
+    batches.close()
+    weights, _ = session.snapshot()
+    of_losses = max(abs(met / real - 1) for met, real in zip(losses, expected))
+    of_weights = max(distances(weights, folder / "final.caffemodel"))
+    assert len(losses) == len(expected) == 30
+    assert of_losses < 1e-3 and of_weights < 1e-3, (of_losses, of_weights)
+
+
+def test_a_run_that_goes_on_ends_in_the_same_bits(small):
+    ticks = []
+    whole = train(small, ticks.append)
+    assert (whole.ending, whole.iteration) == ("done", 12)
+    assert whole.weights.name == "small_iter_12.caffemodel"
+    assert set(whole.metrics) == {"test/accuracy", "test/loss"}
+    assert ticks[-1].iteration == 12 and ticks[-1].metrics == whole.metrics
+    kept = whole.weights.read_bytes(), whole.state.read_bytes()
+    for iteration in (4, 8):
+        state = small.folder / f"small_iter_{iteration}.solverstate"
+        again = train(replace(small, state=state))
+        assert (again.weights.read_bytes(), again.state.read_bytes()) == kept
+        assert again.metrics == whole.metrics
+
+
+def test_states_are_those_that_caffe_reads(small):
+    outcome = train(small)
+    state = read_state(outcome.state)
+    assert (state.iteration, state.current_step) == (12, 2)
+    assert Path(state.weights) == outcome.weights.resolve()
+    shapes = [array.shape for array in state.history]
+    conv = [(6, 3, 3, 3), (6,)]
+    assert shapes == [*conv, (6,), (6,), (1,), (6,), (6,), (4, 96), (4,)]
+    assert not any(array.any() for array in state.history[2:5])  # statistics have no momentum
+    copy = outcome.state.with_name("copy.solverstate")
+    write_state(copy, 12, state.weights, state.history, 2)
+    assert copy.read_bytes() == outcome.state.read_bytes()
+
+
+def test_ctrl_c_ends_with_a_snapshot_to_go_on_from(small):
+    def press(tick):
+        if tick.iteration == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = train(small)
+    before = signal.getsignal(signal.SIGINT)
+    stopped = train(changed(small, display=1), press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert stopped.ending == "interrupted" and 6 <= stopped.iteration < 12
+    kept = whole.weights.read_bytes()
+    again = train(replace(small, state=stopped.state))
+    assert again.weights.read_bytes() == kept
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_snapshot(small):
+    job = changed(small, snapshot=1, lr_policy="exp", gamma=100, stepvalue=None)
+    ended = train(job)
+    assert ended.ending == "diverged" and 1 < ended.iteration < 12
+    assert f"last good weights are {ended.weights}" in ended.message
+    assert "base_lr 10 times smaller" in ended.message
+    assert all(np.isfinite(blob).all() for layer in blobs(ended.weights).values() for blob in layer)
+    assert read_state(ended.state).iteration <= ended.iteration
+
+
+def test_labels_outside_of_the_classes_are_named(small):
+    path = small.data["data"]
+    arrays = dict(np.load(path))
+    arrays["label"][3] = 7
+    np.savez(path, **arrays)
+    with pytest.raises(TrainError, match=r"layer 'accuracy'.*label 7 .*'ip' has 4 classes"):
+        train(small)
+
+
+def test_layers_that_nobody_knows_are_named(small):
+    net = small.solver.with_name("net.prototxt")
+    net.write_text(NET.replace('type: "ReLU"', 'type: "Sparkle"'))
+    with pytest.raises(TrainError, match=r"net.prototxt:9 \(layer 'relu'\).*'Sparkle'"):
+        train(small)
+
+
+def test_a_net_without_a_loss_is_refused(small):
+    net = small.solver.with_name("net.prototxt")
+    net.write_text(NET.rsplit("layer {", 1)[0])
+    with pytest.raises(TrainError, match="no layer is a loss"):
+        train(small)
+
+
+def test_data_for_a_layer_that_is_not_there_is_refused(small):
+    with pytest.raises(TrainError, match="'dota', which is no data layer; did you mean 'data'"):
+        train(replace(small, data={**small.data, "dota": small.data["data"]}))
+
+
+def test_a_state_of_another_solver_is_refused(small):
+    state = train(small).state
+    with pytest.raises(TrainError, match="holds 9 blobs of history.* needs 18"):
+        train(replace(changed(small, type="Adam"), state=state))
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(torch_trainer, "find_spec", lambda name: None)
+    with pytest.raises(TrainError, match=r'pip install "caffesurgery\[torch\]"'):
+        choose("torch")
+
+
+def test_choosing_trainers_imports_no_torch():
+    import subprocess
+
+    code = "import sys; from caffesurgery.train.job import choose; choose('torch'); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_two_processes_lose_what_one_does(small):
+    """Batch statistics and dropout too are those of the whole batch."""
+    ticks: dict[int, list] = {1: [], 2: []}
+    job = changed(small, display=1, max_iter=6, stepvalue=[3])
+    ends = {}
+    for count, seen in ticks.items():
+        one = replace(job, processes=count, folder=small.folder / str(count))
+        ends[count] = train(one, seen.append)
+    alone, both = ([t.loss for t in seen if t.loss is not None] for seen in ticks.values())
+    assert len(both) == len(alone) >= 6
+    assert both == pytest.approx(alone, rel=1e-5)
+    mine, theirs = (
+        np.concatenate(
+            [blob.ravel() for layer in blobs(ends[n].weights).values() for blob in layer]
+        )
+        for n in ends
+    )  # all in one: the gradient of a bias before a BatchNorm is nothing but rounding
+    assert np.linalg.norm(mine - theirs) < 1e-5 * np.linalg.norm(theirs)
+    assert ends[2].metrics == pytest.approx(ends[1].metrics, rel=1e-5)
+
+
+def test_a_batch_is_shared_equally_or_not_at_all(small):
+    from caffesurgery.train.torch.session import Session
+
+    with pytest.raises(TrainError, match="batch of 8 cannot be shared equally by 3 processes"):
+        Session(small, rank=1, of=3)
