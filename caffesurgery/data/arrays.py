@@ -27,7 +27,7 @@ class ArraySource:
         self.size = len(arrays[0])
         self.shapes = tuple(array.shape[1:] for array in arrays)
         if transformer is not None:
-            self.shapes = (transformer.shape(self.shapes[0], name), *self.shapes[1:])
+            self.shapes = (transformer.shape(self.shapes[0], lambda: name), *self.shapes[1:])
 
     def read(self, items: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
         """The items of these numbers, for each top."""

@@ -38,7 +38,7 @@ class Source(Protocol):
 
 
 class Batches:
-    """What ``Feed`` and ``Feeds`` have in common."""
+    """What all feeds can do; each has ``tops``, ``shapes``, ``batch``, ``size`` as ``Feed`` has."""
 
     def read(self, number: int, seed: int = 0, rank: int = 0, of: int = 1) -> Batch:
         """Batch ``number`` (from 0), or the items rank, rank + of, ... of it."""
@@ -46,7 +46,13 @@ class Batches:
 
     def check_slices(self, rank: int, of: int) -> None:
         """DataError where ``of`` processes cannot share a batch."""
-        raise NotImplementedError
+        if not 0 <= rank < of:
+            raise DataError(f"{self.where}: process {rank} of {of}; expected 0 to {of - 1}")
+        if of > self.batch:
+            raise DataError(
+                f"{self.where}: a batch of {self.batch} cannot be shared by {of} processes; use "
+                f"at most {self.batch}, or a larger batch_size"
+            )
 
     def batches(
         self, start: int = 0, seed: int = 0, rank: int = 0, of: int = 1, threads: int | None = None
@@ -88,22 +94,12 @@ class Feed(Batches):
         items = np.arange(number * self.batch + rank, (number + 1) * self.batch, of)
         return dict(zip(self.tops, self.source.read(items, seed)))
 
-    def check_slices(self, rank: int, of: int) -> None:
-        """DataError where ``of`` processes cannot share a batch."""
-        if not 0 <= rank < of:
-            raise DataError(f"{self.where}: process {rank} of {of}; expected 0 to {of - 1}")
-        if of > self.batch:
-            raise DataError(
-                f"{self.where}: a batch of {self.batch} cannot be shared by {of} processes; use "
-                f"at most {self.batch}, or a larger batch_size"
-            )
-
 
 @dataclass(frozen=True)
 class Feeds(Batches):
     """All data layers of a net in one phase; a batch has the tops of all."""
 
-    feeds: tuple[Feed, ...]
+    feeds: tuple[Batches, ...]
 
     @property
     def tops(self) -> tuple[str, ...]:

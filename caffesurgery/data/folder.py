@@ -28,7 +28,7 @@ def listed_files(folder: str | os.PathLike, labels: str | os.PathLike | None) ->
     """
     folder = Path(folder)
     if labels is not None:
-        return _from_list(folder, Path(labels))
+        return [(folder / name, label) for name, label in listed_lines(Path(labels))]
     direct = _images(folder.iterdir())
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     if direct:
@@ -48,7 +48,8 @@ def _images(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in KINDS and path.is_file())
 
 
-def _from_list(folder: Path, labels: Path) -> Listed:
+def listed_lines(labels: Path) -> list[tuple[str, int]]:
+    """Names and classes of a text with lines ``path class``; the last blank parts them."""
     try:
         lines = labels.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -56,7 +57,7 @@ def _from_list(folder: Path, labels: Path) -> Listed:
         raise FileError(
             f"{labels}: cannot be read as a list of images ({reason}); expected lines 'path class'"
         ) from None
-    found: Listed = []
+    found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -66,7 +67,7 @@ def _from_list(folder: Path, labels: Path) -> Listed:
                 f"{labels}:{number}: met '{line.strip()}', expected a path and a class, for "
                 "example cat.jpg 281"
             )
-        found.append((folder / name.strip(), int(label)))
+        found.append((name.strip(), int(label)))
     if not found:
         raise DataError(f"{labels}: lists no image; expected lines 'path class'")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from .order import draws
 from .places import find
 
 _MIRROR, _TOP, _LEFT = range(3)
-_EXACT = (np.uint8, np.float32)
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,25 @@ class Transformer:
     scale: float = 1.0
     where: str = ""
 
-    def shape(self, shape: tuple[int, ...], name: str) -> tuple[int, ...]:
-        """Shape of an image that comes in as ``shape`` (C, H, W); DataError where it cannot."""
+    def shape(self, shape: tuple[int, ...], name: Callable[[], str]) -> tuple[int, ...]:
+        """Shape of an image that comes in as ``shape`` (C, H, W); DataError where it cannot.
+
+        ``name()`` says where the image came from, for the error.
+        """
         if self.crop and min(shape[1:]) < self.crop:
             raise DataError(
-                f"{name}: is {_show(shape)}, and {self.where} cuts out {self.crop} x {self.crop}; "
-                "expected larger images, or a smaller crop_size"
+                f"{name()}: is {_show(shape)}, and {self.where} cuts out "
+                f"{self.crop} x {self.crop}; expected larger images, or a smaller crop_size"
             )
         mean = self.mean
         if mean is not None and mean.shape[1:] != (1, 1) and mean.shape != tuple(shape):
             raise DataError(
-                f"{name}: is {_show(shape)}, and the mean of {self.where} is {_show(mean.shape)}; "
-                "expected a mean_file of the size that the images have before they are cropped"
+                f"{name()}: is {_show(shape)}, and the mean of {self.where} is "
+                f"{_show(mean.shape)}; expected a mean_file as large as images that are not cropped"
             )
         if mean is not None and mean.shape[0] not in (1, shape[0]):
             raise DataError(
-                f"{name}: has {shape[0]} channels, and {self.where} {mean.shape[0]} mean values; "
+                f"{name()}: has {shape[0]} channels, and {self.where} {mean.shape[0]} mean values; "
                 "expected one, or one for each channel"
             )
         return (shape[0], self.crop, self.crop) if self.crop else tuple(shape)
@@ -68,42 +71,44 @@ class Transformer:
 
         ``name(i)`` says where image i came from, for DataError about its size.
         """
-        wanted = self.shape(images[0].shape, name(0))
-        out = np.empty((len(images), *wanted), np.float32)
-        random = draws(items, seed, 3)
-        turned = random[:, _MIRROR] % 2 == 1 if self.mirror else np.zeros(len(images), bool)
+        first = images[0].shape
+        wanted = self.shape(first, lambda: name(0))
         for index, image in enumerate(images):
-            if self.shape(image.shape, name(index)) != wanted:
-                raise DataError(
-                    f"{name(index)}: is {_show(image.shape)}, and the first of its batch, "
-                    f"{name(0)}, is {_show(images[0].shape)}; expected one size: give a crop_size "
-                    "or new_height and new_width, or a batch_size of 1"
-                )
-            target = out[index, :, :, ::-1] if turned[index] else out[index]
-            self._fill(target, image, random[index])
+            if image.shape != first:
+                self._check_like(image.shape, first, partial(name, index), name)
+        out = np.empty((len(images), *wanted), np.float32)
+        for target, image, *how in zip(out, images, *self._drawn(images, items, seed)):
+            self._fill(target, image, *how)
         if self.scale != 1:
             out *= np.float32(self.scale)
         return out
 
-    def _fill(self, target: np.ndarray, image: np.ndarray, random: np.ndarray) -> None:
+    def _drawn(self, images: Sequence[np.ndarray], items: np.ndarray, seed: int):
+        """For each image whether it is turned round, and where its cut begins: top and left."""
+        random = draws(items, seed, 3)
+        turned = random[:, _MIRROR] % 2 == 1 if self.mirror else np.zeros(len(images), bool)
+        sides = np.array([image.shape[1:] for image in images], np.uint64)
+        spare = sides - np.uint64(self.crop) if self.crop else np.zeros_like(sides)
+        corners = random[:, _TOP:] % (spare + np.uint64(1)) if self.train else spare // 2
+        return turned.tolist(), *corners.T.tolist()
+
+    def _check_like(self, shape, first, name: Callable[[], str], names) -> None:
+        """Refuse an image that does not come out like the first one of its batch."""
+        if self.shape(shape, name) != self.shape(first, partial(names, 0)):
+            raise DataError(
+                f"{name()}: is {_show(shape)}, and the first of its batch, {names(0)}, is "
+                f"{_show(first)}; expected one size: give a crop_size or new_height and new_width, "
+                "or a batch_size of 1"
+            )
+
+    def _fill(self, target, image: np.ndarray, turned: bool, top: int, left: int) -> None:
         """The part of ``image`` that is cut out, less the mean there, into ``target``."""
-        if image.dtype not in _EXACT:
-            image = image.astype(np.float32)
-        mean, crop = self.mean, self.crop
-        if crop:
-            spare = image.shape[1] - crop, image.shape[2] - crop
-            if self.train:
-                top = int(random[_TOP] % np.uint64(spare[0] + 1))
-                left = int(random[_LEFT] % np.uint64(spare[1] + 1))
-            else:
-                top, left = spare[0] // 2, spare[1] // 2
-            image = image[:, top : top + crop, left : left + crop]
-            if mean is not None and mean.shape[1:] != (1, 1):
-                mean = mean[:, top : top + crop, left : left + crop]
-        if mean is None:
-            target[...] = image
-        else:
-            np.subtract(image, mean, out=target)
+        window = slice(None), slice(top, top + target.shape[1]), slice(left, left + target.shape[2])
+        across = np.s_[:, :, ::-1] if turned else np.s_[:]
+        target[...] = image[window][across]
+        if self.mean is not None:
+            whole = self.mean.shape[1:] != (1, 1)
+            np.subtract(target, self.mean[window][across] if whole else self.mean, out=target)
 
 
 def read_transformer(layer: Layer, phase: str, folder: Path | None) -> Transformer:
