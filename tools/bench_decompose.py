@@ -218,17 +218,17 @@ def bytes_read(call) -> float:
     plain = power.blas
 
     class Counted:
-        snrm2, sscal = plain.snrm2, plain.sscal
+        snrm2, sscal, dsyr2 = plain.snrm2, plain.sscal, plain.dsyr2
 
         @staticmethod
-        def sgemv(alpha, a, x, **options):
+        def sgemv(alpha, a, *rest):
             moved[0] += a.nbytes
-            return plain.sgemv(alpha, a, x, **options)
+            return plain.sgemv(alpha, a, *rest)
 
         @staticmethod
-        def sger(alpha, x, y, **options):
-            moved[0] += 2 * options["a"].nbytes
-            return plain.sger(alpha, x, y, **options)
+        def sger(alpha, x, y, incx, incy, a, *rest):
+            moved[0] += 2 * a.nbytes
+            return plain.sger(alpha, x, y, incx, incy, a, *rest)
 
         @staticmethod
         def ssyrk(alpha, a, **options):

@@ -2,21 +2,21 @@
 
 The kernel is laid out as (D E, T, S), so that both contractions of a sweep are one gemv over
 contiguous memory and the deflation is one ger in place; all of them through SciPy's BLAS.
-On small kernels half of the time goes into vectors of some hundred bytes, so these are scaled in
-place and contracted by BLAS calls without NumPy's operators, which cost several times as much.
+On small kernels most of the time would go into vectors of some hundred bytes, so these stay in the
+same buffers, and BLAS is called with its arguments by position: by name a call takes three times
+as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import count
-from operator import itemgetter
 
 import numpy as np
 from scipy.linalg import blas, eigh, lapack
 
 _GAIN = 5e-3  # a component is found when a sweep raises its squared norm by less
+_SMALL, _LESS = 1 << 16, 1e-3  # kernels of so few numbers, and their gain: they cost little
 _POLISH = 2  # alternations between two vectors for each pass over the kernel
 _STARTS = 4  # leading eigenvectors of the residual's spatial Gram matrix to start from
 _SWEEPS = 50
@@ -31,114 +31,162 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
     The vectors are those of the modes (S, D E, T) for 3 ways, (S, D, E, T) for 4.  Keeps one
     float32 copy of the kernel, the residual.  Ends when that is rounding noise.
     """
-    T, S, D, E = block.shape
-    K = D * E
-    cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C").reshape(K, T, S)
-    flat = cube.reshape(K, T * S).T
-    spatial = _merged if ways == 3 else partial(_separate, D=D, E=E)
+    rest = (_Merged if ways == 3 else _Separate)(block)
     total = None
     for r in count():
         if r % _FRESH == 0:
-            small = blas.ssyrk(1.0, flat, trans=1).astype(np.float64)
+            small = blas.ssyrk(1.0, rest.by_pair, trans=1).astype(np.float64)
             total = total or float(np.trace(small))
-        weight, inputs, outputs, vectors, shape, image = _rank_one(cube, _leading(small), spatial)
+        weight = rest.component(_leading(small))
         if weight**2 <= _NOISE * total:
             return
-        yield weight, (inputs, *vectors, outputs)
-        pairs = np.multiply.outer(outputs, inputs).ravel()
-        blas.sger(-weight, pairs, shape, a=flat, overwrite_a=1)
-        # G = X X' of X - d c p': minus d (c g' + g c') plus d^2 c c', with g = X p.
-        crossed = np.multiply.outer(weight * shape.astype(np.float64), image)
-        small += weight**2 * np.multiply.outer(shape, shape) - crossed - crossed.T
+        yield weight, rest.vectors()
+        rest.deflate(weight)
+        # G = X X' of X - d c p': minus c h' + h c' with h = d X p - d^2 c / 2.
+        shape = rest.shape.astype(np.float64)
+        half = weight * rest.image - weight**2 / 2 * shape
+        blas.dsyr2(-1.0, shape, half, a=small, overwrite_a=1)
 
 
 def _leading(small: np.ndarray) -> np.ndarray:
-    """Some eigenvectors of the largest eigenvalues of a matrix (K, K), upper triangle: (K, n)."""
-    K = len(small)
-    least = max(1, K - _STARTS + 1)  # LAPACK itself: eigh's own checks take as long as the work
-    _, vectors, found, _, failed = lapack.dsyevr(small, range="I", lower=0, il=least, iu=K)
+    """Some eigenvectors of the largest eigenvalues of a matrix (K, K), upper triangle: (n, K)."""
+    _, vectors, failed = lapack.dsyevd(small, lower=0)  # eigh's checks take as long as the work
     if failed:
-        vectors, found = eigh(small, lower=False)[1][:, least - 1 :], K - least + 1
-    return vectors[:, :found].astype(np.float32)
+        vectors = eigh(small, lower=False)[1]
+    return vectors.T[-_STARTS:].astype(np.float32)
 
 
-def _rank_one(cube: np.ndarray, starts: np.ndarray, spatial):
-    """A best rank-1 approximation of ``cube`` (K, T, S) by alternating maximisation.
+class _Merged:
+    """What is left of a kernel, and the component that is sought in it: its vectors, in buffers.
 
-    starts: (K, n) spatial patterns to begin with.  Returns the norm d, the unit vectors of
-    inputs and outputs, the spatial vectors, their product c (K,), and the cube contracted with
-    inputs and outputs (K,), whose best approximation of its kind is d c.
+    ``by_pair`` (T S, K) and ``by_input`` (S, K T) are views of the residual in Fortran order,
+    K = D E.  ``pairs`` and ``plane`` take them contracted with inputs and with the spatial pattern;
+    ``seen`` (T, K) and ``matrix`` (S, T) are views of these.  ``image`` (K,) takes the residual
+    contracted with inputs and outputs; ``shape`` (K,), of norm 1, is the spatial pattern.
     """
-    K, T, S = cube.shape
-    by_input, by_pair = cube.reshape(K * T, S).T, cube.reshape(K, T * S).T
-    inputs, outputs, vectors = _start(cube, starts, spatial)
-    before = 0.0
-    for _ in range(_SWEEPS):
-        seen = blas.sgemv(1.0, by_input, inputs, trans=1).reshape(K, T).T
+
+    def __init__(self, block: np.ndarray):
+        T, S, D, E = block.shape
+        K = D * E
+        cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C")
+        self.by_pair = cube.reshape(K, T * S).T
+        self.by_input = cube.reshape(K * T, S).T
+        self.pairs, self.plane = np.zeros(K * T, np.float32), np.zeros(T * S, np.float32)
+        self.seen, self.matrix = self.pairs.reshape(K, T).T, self.plane.reshape(T, S).T
+        self.inputs, self.outputs = np.zeros(S, np.float32), np.zeros(T, np.float32)
+        self.image, self.shape = np.zeros(K, np.float32), np.zeros(K, np.float32)
+
+    def component(self, starts: np.ndarray) -> float:
+        """Finds the vectors of a best rank-1 approximation by alternations; returns its norm d.
+
+        starts: (n, K) spatial patterns to begin with.  ``image`` is then the residual contracted
+        with the unit vectors of inputs and outputs; its best approximation of its kind is d shape.
+        """
+        seen, inputs, outputs, image, shape = (
+            self.seen, self.inputs, self.outputs, self.image, self.shape,
+        )  # fmt: skip
+        self._start(starts)
+        gain = _LESS if self.by_pair.size <= _SMALL else _GAIN
+        before = 0.0
+        for _ in range(_SWEEPS):
+            _times(self.by_input, inputs, self.pairs, 1)
+            for _ in range(_POLISH):
+                _times(seen, outputs, image, 1)
+                self._pattern()
+                _times(seen, shape, outputs)
+            _unit(outputs)
+            _times(seen, outputs, image, 1)
+            weight = self._pattern()
+            if weight**2 - before <= gain * weight**2:
+                break
+            before = weight**2
+            _times(self.by_pair, shape, self.plane)
+            self._pair()
+        return weight
+
+    def deflate(self, weight: float) -> None:
+        """Takes the component off the residual."""
+        self.plane.fill(0)
+        blas.sger(1.0, self.inputs, self.outputs, 1, 1, self.matrix, 1, 1, 1)
+        blas.sger(-weight, self.plane, self.shape, 1, 1, self.by_pair, 1, 1, 1)
+
+    def vectors(self) -> tuple[np.ndarray, ...]:
+        """Copies of the component's unit vectors, in the order of the modes."""
+        return tuple(vector.copy() for vector in (self.inputs, *self._spatial(), self.outputs))
+
+    def _start(self, starts: np.ndarray) -> None:
+        """Vectors from the most promising of the spatial patterns."""
+        best = -1.0
+        for start in starts:
+            np.copyto(self.image, start)
+            self._anew()
+            _times(self.by_pair, self.shape, self.plane)
+            rows = self.matrix.T
+            np.copyto(self.inputs, rows[np.einsum("ts,ts->t", rows, rows).argmax()])
+            weight = self._pair()
+            if weight > best:
+                best, found = weight, self.vectors()
+        for vector, value in zip((self.inputs, *self._spatial(), self.outputs), found):
+            np.copyto(vector, value)
+
+    def _pair(self) -> float:
+        """Singular vectors of ``matrix`` by some alternations, from ``inputs``; its norm there."""
         for _ in range(_POLISH):
-            _, vectors, shape = spatial(blas.sgemv(1.0, seen, outputs, trans=1), vectors)
-            outputs = blas.sgemv(1.0, seen, shape)
-        outputs = _unit(outputs)
-        image = blas.sgemv(1.0, seen, outputs, trans=1)
-        weight, vectors, shape = spatial(image.copy(), vectors)
-        if weight**2 - before <= _GAIN * weight**2:
-            break
-        before = weight**2
-        seen = blas.sgemv(1.0, by_pair, shape).reshape(T, S).T
-        inputs, outputs = _pair(seen, inputs, _POLISH)
-    return weight, inputs, outputs, vectors, shape, image
+            _times(self.matrix, self.inputs, self.outputs, 1)
+            _times(self.matrix, self.outputs, self.inputs)
+            norm = _unit(self.inputs)
+        return norm / max(_unit(self.outputs), _TINY)
+
+    def _anew(self) -> None:
+        """The spatial pattern of ``image``, with nothing near it known."""
+        self._pattern()
+
+    def _pattern(self) -> float:
+        """The spatial pattern best for ``image``; returns the norm there."""
+        np.copyto(self.shape, self.image)
+        return _unit(self.shape)
+
+    def _spatial(self) -> tuple[np.ndarray, ...]:
+        return (self.shape,)
 
 
-def _start(cube: np.ndarray, starts: np.ndarray, spatial):
-    """Input, output and spatial vectors of the most promising of the spatial patterns."""
-    K, T, S = cube.shape
-    by_pair = cube.reshape(K, T * S).T
-    best = -1.0, None
-    for start in starts.T:
-        _, vectors, shape = spatial(np.ascontiguousarray(start))
-        seen = blas.sgemv(1.0, by_pair, shape).reshape(T, S)
-        largest = seen[np.argmax(np.einsum("ts,ts->t", seen, seen))]
-        inputs, outputs = _pair(seen.T, largest, _POLISH)
-        weight = float(blas.snrm2(blas.sgemv(1.0, seen.T, outputs)))
-        best = max(best, (weight, (inputs, outputs, vectors)), key=itemgetter(0))
-    return best[1]
+class _Separate(_Merged):
+    """The same with one vector for each spatial axis, whose product the pattern is."""
+
+    def __init__(self, block: np.ndarray):
+        super().__init__(block)
+        D, E = block.shape[2:]
+        self.vertical, self.horizontal = np.zeros(D, np.float32), np.zeros(E, np.float32)
+        self.columns, self.product = (v.reshape(D, E).T for v in (self.image, self.shape))
+
+    def _anew(self):
+        rows = self.columns.T
+        np.copyto(self.horizontal, rows[np.einsum("de,de->d", rows, rows).argmax()])
+        for _ in range(_POLISH):
+            self._pattern()
+
+    def _pattern(self):
+        """One alternation from the vectors that are there."""
+        _times(self.columns, self.horizontal, self.vertical, 1)
+        _unit(self.vertical)
+        _times(self.columns, self.vertical, self.horizontal)
+        norm = _unit(self.horizontal)
+        self.shape.fill(0)
+        blas.sger(1.0, self.horizontal, self.vertical, 1, 1, self.product, 1, 1, 1)
+        return norm
+
+    def _spatial(self):
+        return self.vertical, self.horizontal
 
 
-def _pair(seen: np.ndarray, inputs: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
-    """Singular vectors of ``seen`` (S, T) by as many alternations, from an input vector."""
-    for _ in range(times):
-        outputs = blas.sgemv(1.0, seen, inputs, trans=1)
-        inputs = _unit(blas.sgemv(1.0, seen, outputs))
-    return inputs, _unit(outputs)
+def _times(matrix: np.ndarray, vector: np.ndarray, out: np.ndarray, turned: int = 0) -> None:
+    """out = matrix vector, or matrix' vector where ``turned``; a matrix in Fortran order."""
+    blas.sgemv(1.0, matrix, vector, 0.0, out, 0, 1, 0, 1, turned, 1)
 
 
-def _merged(image: np.ndarray, near=None):
-    """Norm, vectors and their product for one spatial mode of size D E; overwrites the image."""
-    norm = blas.snrm2(image)
-    shape = blas.sscal(1 / norm, image) if norm > _TINY else image
-    return norm, (shape,), shape
-
-
-def _separate(image: np.ndarray, near=None, *, D: int, E: int):
-    """The same for two modes: a rank-1 approximation of the D x E image.
-
-    The best one, or one alternation from vectors ``near`` it.
-    """
-    image = image.reshape(D, E)
-    if near is None:
-        horizontal = image[np.argmax(np.einsum("de,de->d", image, image))]
-    else:
-        horizontal = near[1]
-    columns = image.T
-    for _ in range(_POLISH if near is None else 1):
-        vertical = _unit(blas.sgemv(1.0, columns, horizontal, trans=1))
-        horizontal = blas.sgemv(1.0, columns, vertical)
-    norm = blas.snrm2(horizontal)
-    horizontal = _unit(horizontal)
-    return norm, (vertical, horizontal), (vertical[:, None] * horizontal).ravel()
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    """A contiguous float32 vector over its norm, in place."""
+def _unit(vector: np.ndarray) -> float:
+    """Divides a contiguous float32 vector by its norm, in place; returns the norm."""
     norm = blas.snrm2(vector)
-    return blas.sscal(1 / norm, vector) if norm > _TINY else vector
+    if norm > _TINY:
+        blas.sscal(1 / norm, vector)
+    return norm
