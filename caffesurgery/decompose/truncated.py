@@ -16,6 +16,8 @@ from scipy.linalg import blas, eigh, lapack, qr
 DIRECT = 1500  # short sides up to here: Gram matrix and all its eigenvectors
 _CHUNK = 1 << 19  # elements converted to float64 at a time
 _APART = 0.2  # columns with a smaller sine to those before them are orthonormalised by reflections
+_DEGREE, _CUT = 3, 0.9  # of the Chebyshev filter; its cut over the least Rayleigh quotient
+_SPREAD = 64  # Rayleigh quotients further apart are too much for the filter in float32
 _SAMPLE = 8  # columns for each one of the block that a Krylov space starts from
 _SETTLED = 5e-5  # the Krylov space has settled: expected further gain over the squared error
 
@@ -114,6 +116,33 @@ def turned_columns(matrix: np.ndarray, near: np.ndarray, steps: int = 2) -> np.n
             turned = blas.ssymm(1.0, squares, near.T, side=1).T
         near = orthonormal(turned)
     return near
+
+
+def filtered_columns(matrix: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """As ``turned_columns``, in one step that does what about four of orthogonal iteration do.
+
+    near: (m, R), about the leading left singular vectors themselves, not any basis of their space.
+    A Chebyshev polynomial of the Gram matrix lifts what is above a cut, just below the least
+    Rayleigh quotient of these columns, over all below it.  Unlike orthogonal iteration it can lose
+    a little norm.
+    """
+    if len(matrix) > DIRECT:
+        return turned_columns(matrix, near)
+    squares = gram(matrix, wide=False)
+    before = near.T
+    after = blas.ssymm(1.0, squares, before, side=1)
+    quotients = np.einsum("rm,rm->r", before, after)
+    cut = _CUT * float(quotients.min())
+    if not 0 < float(quotients.max()) <= _SPREAD * cut:
+        return turned_columns(matrix, near)
+    after *= 2 / cut
+    after -= before
+    before = before.copy(order="F")  # T(k + 1) = 2 X T(k) - T(k - 1), X = 2 / cut squares - 1
+    for _ in range(_DEGREE - 1):
+        ahead = blas.ssymm(4 / cut, squares, after, -1.0, before, 1, 0, 1)
+        ahead -= 2 * after
+        before, after = after, ahead
+    return orthonormal(after.T)
 
 
 def orthonormal(block: np.ndarray) -> np.ndarray:

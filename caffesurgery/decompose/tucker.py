@@ -15,19 +15,20 @@ from .matrix import MatrixScheme, rank_reaching
 from .scheme import GroupFactors, Scheme, register
 from .search import smallest
 from .truncated import (
+    filtered_columns,
     leading_columns,
     matmul,
     residual,
     singular_values,
     squared_norm,
-    turned_columns,
     working,
 )
 from .unfold import by_input, by_output
 
 _SWEEPS = 30
 _WIDER, _SMALL = 1.5, 3  # ranks of the first HOSVD over those asked for; sweeps over its core
-_TOLERANCE = {"normal": 1e-4, "high": 1e-5}
+_FEW = 1 << 14  # products of the channels up to which a plain HOSVD is the better start
+_TOLERANCE = {"normal": 2e-4, "high": 1e-5}
 """The sweeps end when one lowers the squared error by less than this share of it."""
 
 
@@ -98,25 +99,36 @@ def hooi(
     """Tucker-2 of a tensor (T, K, S), float32, at ranks ``inner`` (of S) and ``outer`` (of T).
 
     Returns U3 (S, R3) and U4 (T, R4), orthonormal, the core (R4, K, R3) and the squared error.
-    Sweeps of orthogonal iteration, each of which lowers the error, from a Tucker-2 of what the
-    HOSVD keeps at larger ranks, until one does by less than ``tolerance`` of what is left.
+    Sweeps, outputs first, until one lowers the squared error by less than ``tolerance`` of it;
+    from a HOSVD or, with many channels, a Tucker-2 of what the HOSVD keeps at larger ranks.
     """
     T, K, S = tensor.shape
     total = squared_norm(tensor)
-    inputs, outputs = _started(tensor, inner, outer, seed)
-    lost = total
+    rows, planes = tensor.reshape(T * K, S), tensor.reshape(T, K * S)
+    if T * S <= _FEW:
+        inputs, outputs = leading_columns(rows.T, inner, seed), None
+    else:
+        inputs, outputs = _started(tensor, inner, outer, seed)
+    kept, lost = None, total
     for _ in range(_SWEEPS):
-        seen = matmul(outputs.T, tensor.reshape(T, K * S)).reshape(outer * K, S)
-        inputs = turned_columns(seen.T, inputs)
-        seen = matmul(tensor.reshape(T * K, S), inputs).reshape(T, K * inner)
-        outputs = turned_columns(seen, outputs)
-        core = matmul(outputs.T, seen).reshape(outer, K, inner)
+        seen = matmul(rows, inputs).reshape(T, K * inner)
+        if outputs is None:
+            outputs = leading_columns(seen, outer, seed)
+        else:
+            outputs = filtered_columns(seen, outputs)
+        seen = matmul(outputs.T, planes).reshape(outer * K, S)
+        inputs = filtered_columns(seen.T, inputs)
+        core = matmul(seen, inputs)
         before, lost = lost, total - squared_norm(core)
+        if kept is None or lost <= before:
+            kept = inputs, outputs, core.reshape(outer, K, inner)
         if before - lost <= max(tolerance * lost, 1e-7 * total):
             break
+    inputs, outputs, core = kept
+    lost = min(lost, before)
     if lost < 1e-3 * total:  # float32 products leave no digits in the difference
         wide = matmul(core.reshape(outer * K, inner), inputs.T).reshape(outer, K * S)
-        lost = residual(tensor.reshape(T, K * S), outputs, wide)
+        lost = residual(planes, outputs, wide)
     return inputs, outputs, core, lost
 
 
