@@ -13,7 +13,7 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import lapack
 
 from .truncated import matmul, squared_norm, turned_columns
 
@@ -227,16 +227,18 @@ def _gram(factor: np.ndarray) -> np.ndarray:
 
 def _solve(grams: np.ndarray, seen: np.ndarray, ridge: float) -> np.ndarray:
     """The factor F (size, R) of F (grams + ridge diag(grams)) = seen^T, seen (R, size)."""
-    system = grams.astype(np.float64 if ridge < _DOUBLE else np.float32)
+    wide = ridge < _DOUBLE
+    system = grams.astype(np.float64 if wide else np.float32)
+    factorise, solve = (lapack.dpotrf, lapack.dpotrs) if wide else (lapack.spotrf, lapack.spotrs)
     diagonal = np.einsum("rr->r", system)
-    diagonal += ridge * diagonal + _ROUNDING * max(diagonal.mean(), np.finfo(np.float32).tiny)
+    mean = float(diagonal.sum()) / len(diagonal)
+    diagonal += ridge * diagonal + _ROUNDING * max(mean, float(np.finfo(np.float32).tiny))
     while True:
-        try:
-            lower = cho_factor(system, lower=True, check_finite=False)
+        lower, failed = factorise(system.T, 1, 0)
+        if not failed:
             break
-        except LinAlgError:  # float32 grams of components that are all but parallel
-            diagonal += 1e-6 * diagonal.mean()
-    found = cho_solve(lower, seen.astype(system.dtype, copy=False), check_finite=False)
+        diagonal += 1e-6 * diagonal.mean()  # float32 grams of components that are all but parallel
+    found, _ = solve(lower, seen.astype(system.dtype, copy=False), 1)
     return np.ascontiguousarray(found.T, np.float32)
 
 
