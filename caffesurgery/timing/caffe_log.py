@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import FileError, NetError, ParseError
+from ..files import glog
 from ..net.net import parse_net
 from ..net.shapes import NetShapes, infer
 from .fit import Sample, fit_linear, fit_quality
 from .lower import works_of
 from .profile import Profile
 
-_PREFIX = re.compile(r"^[IWEF]\d{4,8} [\d:.]+ +\d+ [\w.+-]+:\d+\] ?")
 _FORWARD = re.compile(r"^\s*(.+?)\s+forward: ([\d.eE+-]+) ms\.?\s*$")
 _SET_UP = re.compile(r"^Setting up (.+)$")
 _TOP = re.compile(r"^Top shape: ([\d ]+)\(\d+\)\s*$")
@@ -39,8 +39,7 @@ def parse_caffe_log(text: str, path: str = "log") -> tuple[NetShapes, dict[str, 
     """As ``read_caffe_log``, from the log's text."""
     net, tops, times, current, in_net = [], {}, {}, "", False
     for line in text.splitlines():
-        prefix = _PREFIX.match(line)
-        said = line[prefix.end() :] if prefix else line
+        prefix, said = glog.split(line)
         if prefix:
             in_net = said.startswith(_NET) and not times
             if in_net:

@@ -60,7 +60,8 @@ class Outcome:
 
     ``weights`` is a caffemodel without gradients, ``state`` what to go on from; both are the last
     good ones where training did not end well, and None where there are none.  ``metrics`` are the
-    outputs of the last test, by name; ``message`` says what happened and, if need be, what to do.
+    outputs of the last test, named as in ``Tick``; ``message`` says what happened and, if need be,
+    what to do.
     """
 
     ending: str

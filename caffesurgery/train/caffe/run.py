@@ -1,0 +1,186 @@
+"""Runs ``caffe train`` on a job, follows its log, and says how it ended and what it left.
+
+Ctrl-C is passed on to Caffe, which then writes a snapshot and stops; a third one kills it.  A loss
+that is no number ends the run at once.  Caffe dies with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import TrainError, WeightsError
+from ...files import caffemodel
+from ...files.atomic import writing
+from ...files.caffemodel import Caffemodel, NewLayer
+from ..job import Job, Outcome, Tick
+from ..states import Snapshot, snapshots
+from .binary import find_caffe
+from .endings import ending
+from .log import Log
+from .prepare import LOG, RESULT, Run, prepare
+
+_PATIENCE = 2
+"""Times that Ctrl-C asks for a snapshot before it ends Caffe at once."""
+_PR_SET_PDEATHSIG = 1
+
+
+class CaffeTrainer:
+    """The user's own Caffe; ``binary`` is its path, by default found as ``find_caffe`` says."""
+
+    name = "caffe"
+
+    def __init__(self, binary=None):
+        self._binary = binary
+
+    def available(self) -> str | None:
+        """Why there is no Caffe to run; None where there is."""
+        try:
+            find_caffe(self._binary)
+        except TrainError as error:
+            return str(error)
+        return None
+
+    def train(self, job: Job, tick: Callable[[Tick], None] | None = None) -> Outcome:
+        """Run Caffe until it ends, whichever way; TrainError where it cannot begin."""
+        run = prepare(find_caffe(self._binary), job)
+        log = Log(run.solver.max_iter)
+        log.iteration = run.begin
+        code = _follow(run, job.folder, log, tick)
+        how, message = ending(code, log)
+        if run.fresh and how == "done":
+            message = f"began untrained, as the weights have none for them: {', '.join(run.fresh)}"
+        return _outcome(job, run, log, how, message)
+
+
+def _follow(run: Run, folder: Path, log: Log, tick: Callable[[Tick], None] | None) -> int:
+    """Run the command and feed its lines to the log, which is kept in the folder; its status."""
+    # glog also writes to files in the temporary folder unless it is told not to
+    environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+    try:
+        process = subprocess.Popen(
+            run.command, cwd=run.folder, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent(),
+        )  # fmt: skip
+    except OSError as error:
+        raise TrainError(f"{run.command[0]}: cannot be run ({error.strerror})") from None
+    with process, (folder / LOG).open("ab", buffering=0) as copy, _passing_on(process):
+        try:
+            for line in process.stdout:
+                with contextlib.suppress(OSError):  # a full disk is Caffe's to report
+                    copy.write(line)
+                told = log.feed(line.decode("utf-8", "replace"))
+                if told is not None and tick is not None:
+                    tick(told)
+                if log.diverged:
+                    _signal(process, signal.SIGKILL)  # a snapshot would hold what is no number
+                if run.prune and len(log.snapshots) > 2:
+                    _prune(log)
+            return process.wait()
+        finally:
+            _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to Caffe, and to what a wrapper script around it started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _prune(log: Log) -> None:
+    """Delete snapshots that nobody asked for, but for the last two."""
+    old = Path(log.snapshots.pop(0))
+    for path in (old, old.with_suffix(".solverstate")):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What lets the kernel end Caffe when this process is killed; None where it cannot."""
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen) -> Iterator[None]:
+    """While the block runs, Ctrl-C goes to Caffe, which writes a snapshot and stops."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = 0
+
+    def handle(*_) -> None:
+        nonlocal asked
+        asked += 1
+        _signal(process, signal.SIGINT if asked <= _PATIENCE else signal.SIGKILL)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _outcome(job: Job, run: Run, log: Log, how: str, message: str) -> Outcome:
+    last = _last_good(job, log, run.begin)
+    weights, iteration = last.weights if last else None, last.iteration if last else run.begin
+    if how == "done":
+        if last is None or last.iteration < run.solver.max_iter:
+            how, message = "failed", "Caffe says that it is done, but left no snapshot of the end"
+        elif not _finite(caffemodel.read(last.weights)):
+            how, message = "diverged", "the weights at the end hold numbers that are not finite"
+            weights = None
+        else:
+            weights = _handed_on(last.weights, job.folder / RESULT)
+    if how not in ("done", "interrupted") and last is not None:
+        message += f"; the last good snapshot is of iteration {last.iteration}: {last.weights}"
+    return Outcome(
+        ending=how, iteration=iteration, weights=weights, state=last.state if last else None,
+        loss=log.loss, metrics=dict(log.tests), message=message,
+    )  # fmt: skip
+
+
+def _last_good(job: Job, log: Log, begin: int) -> Snapshot | None:
+    """The last whole snapshot of this run, or of the one that it goes on from."""
+    announced = {Path(name).name for name in log.snapshots}
+    for snapshot in reversed(snapshots(job.folder, log.finite if log.diverged else None)):
+        before = job.state is not None and snapshot.iteration <= begin
+        if not before and snapshot.weights.name not in announced:
+            continue  # left by another run in this folder
+        if not log.diverged or _finite(caffemodel.read(snapshot.weights)):
+            return snapshot
+    return None
+
+
+def _finite(model: Caffemodel) -> bool:
+    return all(np.isfinite(blob.array()).all() for layer in model.layers for blob in layer.blobs)
+
+
+def _handed_on(snapshot: Path, target: Path) -> Path:
+    """A caffemodel without gradients at ``target``; WeightsError where the snapshot is none."""
+    model = caffemodel.read(snapshot)
+    if not model.layers:
+        raise WeightsError(f"{snapshot}: no layers in it; expected the weights of the net")
+    if any(blob.has_diff for layer in model.layers for blob in layer.blobs):
+        layers = (
+            NewLayer(layer.name, layer.type, (), (), [blob.array() for blob in layer.blobs])
+            for layer in model.layers
+        )
+        caffemodel.write(target, model.net_name, layers, force=True)
+        return target
+    with writing(target, force=True) as stream, snapshot.open("rb") as source:
+        shutil.copyfileobj(source, stream, 1 << 22)
+    return target
