@@ -100,6 +100,10 @@ class Runner:
                     watch(index, time.perf_counter() - started)
         return {name: self._places[port][1].copy() for name, port in self._kept.items()}
 
+    def bottoms(self, index: int) -> tuple[np.ndarray, ...]:
+        """What layer ``index`` read, while ``watch`` is told of it: later layers write over it."""
+        return tuple(self._places[port][1] for port in self.shapes.graph.sources[index])
+
     def _checked(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {name: np.asarray(array) for name, array in inputs.items()}
         for name, array in given.items():
@@ -149,7 +153,7 @@ class Runner:
             )
         )
         self._release(bottoms, tops, borrowed)
-        return _Step(layer, compute, _fed(layer, [array for _, array in tops]))
+        return _Step(layer, compute, fed(layer, [array for _, array in tops]))
 
     def _place(
         self, entry: LayerShapes, kernel: Kernel, number: int, bottoms: list
@@ -205,7 +209,7 @@ def _list(shapes) -> str:
     return ", ".join(map(show, shapes)) or "none"
 
 
-def _fed(layer: Layer, tops: list[np.ndarray]) -> tuple[tuple[str, np.ndarray], ...]:
+def fed(layer: Layer, tops: list[np.ndarray]) -> tuple[tuple[str, np.ndarray], ...]:
     """The tops that the caller feeds: those of sources, but for constants and learned blobs."""
     source = lookup(layer.type)
     if not isinstance(source, Source) or isinstance(source, Parameter):

@@ -1,0 +1,27 @@
+"""What images say about the layers of a net, and how a smaller net is fitted to the one it is from.
+
+    moments = calibration.collect(shaped, blobs, sample)       # of what every layer sees
+    found = calibration.fit(old, new, blobs, new_blobs, chains, sample, held)
+
+Nets come as shapes and blobs, images as a ``Sample`` of prepared batches, without labels; what was
+planned for a net is not known here.
+"""
+
+from .fit import Calibration, Fitted, Levers, fit
+from .guard import divergence, outputs, watched
+from .moments import collect
+from .sample import Sample, Shaped, sample_of
+
+__all__ = [
+    "Calibration",
+    "Fitted",
+    "Levers",
+    "Sample",
+    "Shaped",
+    "collect",
+    "divergence",
+    "fit",
+    "outputs",
+    "sample_of",
+    "watched",
+]

@@ -1,0 +1,274 @@
+"""Fits a smaller net to the one that it came from, layer by layer, on images without labels.
+
+In topological order: the last layer of each chain is refitted, layers behind no BatchNorm get their
+scale and bias corrected, and BatchNorms their statistics; each of them already sees the inputs that
+the finished net will have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..forward.weights import Blobs
+from ..net.layers.window import conv_window
+from .patches import TYPES
+from .refit import Line, Pairs, pair_sums, refit
+from .sample import Sample, Shaped
+from .statistics import (
+    affine_lost,
+    agreement_sums,
+    best_affine,
+    moved_statistics,
+    spread_sums,
+    stored_mean,
+)
+from .store import Store
+from .walk import Step, Unit, Walk
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Levers:
+    """What is done: the last factors solved anew, statistics (or scales and biases) put right."""
+
+    refit: bool = True
+    statistics: bool = True
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One layer of the old net: what was done for it, and its relative output error on the images
+    that nothing is fitted to, before and after, in the net as calibrated so far.
+
+    what: 'refit', 'bias', 'scale', 'statistics', or '' where all stayed as it was
+    Errors are None for a BatchNorm, whose outputs have the old net's means and variances.
+    """
+
+    name: str
+    what: str
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """New parameter blobs by the index of their layer in the new net, and what was done."""
+
+    blobs: Mapping[int, list[np.ndarray]]
+    layers: tuple[Fitted, ...]
+    spilled: int = 0
+
+
+def fit(
+    old: Shaped,
+    new: Shaped,
+    old_blobs: Blobs,
+    new_blobs: Blobs,
+    chains: Mapping[str, Sequence[str]],
+    sample: Sample,
+    held: Sample,
+    levers: Levers = Levers(),  # noqa: B008  frozen
+    jobs: int | None = None,
+    memory: int = 1 << 30,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Blobs of the new net with which it does best what the old one does.
+
+    chains: by the name of each layer that was replaced, the names of those in its place
+    sample: the images that are fitted to; held: others, on which each layer's fit is judged
+    jobs: batches at a time; memory: bytes of activations that are kept before they go to the disk
+    NetError for nets that do not match or cannot be computed; FileError for a full disk.
+    """
+    blobs = {index: list(arrays) for index, arrays in new_blobs.items()}
+    with Store(memory) as store:
+        walk = Walk(old, new, old_blobs, blobs, chains, (sample, held), store, jobs)
+        fitter = _Fitter(walk, levers)
+        for done, unit in enumerate(walk):
+            if progress:
+                progress(walk.old.layers[unit.old].layer.name, done / len(walk.units))
+            fitter.visit(unit)
+        changed = {index: blobs[index] for index in fitter.changed}
+        return Calibration(changed, tuple(fitter.records), store.spilled)
+
+
+class _Fitter:
+    """Decides for each unit of a walk what is done, and does it."""
+
+    def __init__(self, walk: Walk, levers: Levers):
+        self.walk, self.levers = walk, levers
+        self.records: list[Fitted] = []
+        self.changed: list[int] = []
+        self._shared = _sharers(walk.new)
+
+    def visit(self, unit: Unit) -> None:
+        """One layer of the old net and what stands for it."""
+        walk, last = self.walk, unit.new[-1]
+        entry = walk.new.layers[last]
+        own = last not in self._shared
+        if not walk.differs(unit):
+            walk.each(lambda step: self._plain(unit, step))
+        elif unit.replaced and self.levers.refit and own:
+            self._refit(unit, last)
+        elif self._is_corrected(entry) and own and self.levers.statistics:
+            self._correct(unit, last)
+        elif self._has_statistics(entry) and own and self.levers.statistics:
+            self._statistics(unit, last)
+        else:
+            walk.each(lambda step: self._both(unit, step))
+
+    # -- what is done with one batch; each returns what is to be added up
+
+    def _plain(self, unit: Unit, step: Step) -> tuple:
+        self.walk.compute(unit, "old", unit.old, step)
+        self.walk.finish(unit, step)
+        return ()
+
+    def _both(self, unit: Unit, step: Step, new: Sequence[int] | None = None) -> tuple:
+        self.walk.compute(unit, "old", unit.old, step)
+        return self._rest(unit, step, unit.new)
+
+    def _rest(self, unit: Unit, step: Step, layers: Sequence[int]) -> tuple:
+        for index in layers:
+            self.walk.compute(unit, "new", index, step)
+        self.walk.finish(unit, step)
+        return ()
+
+    # -- what is done for one layer
+
+    def _refit(self, unit: Unit, last: int) -> None:
+        walk = self.walk
+
+        def gather(step: Step) -> tuple:
+            made = walk.compute(unit, "old", unit.old, step)
+            for index in unit.new[:-1]:
+                walk.compute(unit, "new", index, step)
+            return pair_sums(walk.entry("new", last, step), walk.bottoms("new", last, step), made)
+
+        fitted, held = (Pairs(*sums) for sums in walk.each(gather))
+        blobs = walk.new_blobs[last]
+        groups, outputs, size = fitted.yz.shape
+        bias = blobs[1] if len(blobs) > 1 else np.zeros(groups * outputs)
+        start = Line(
+            np.asarray(blobs[0], np.float64).reshape(groups, outputs, size),
+            np.asarray(bias, np.float64).reshape(groups, outputs),
+        )
+        found = refit(fitted, held, start, len(blobs) > 1, self._normalised(last))
+        if found.changed:
+            lines = (found.line.matrix, found.line.bias)
+            self._set(last, [np.reshape(a, np.shape(b)) for a, b in zip(lines, blobs)])
+        self._tell(unit, "refit" if found.changed else "", found.before, found.after)
+        walk.each(lambda step: self._rest(unit, step, unit.new[-1:]))
+
+    def _correct(self, unit: Unit, last: int) -> None:
+        walk, blobs = self.walk, self.walk.new_blobs[last]
+        axis = _axis(walk.new.layers[last])
+
+        def gather(step: Step) -> tuple:
+            made = walk.compute(unit, "old", unit.old, step)
+            for index in unit.new:
+                walk.compute(unit, "new", index, step)
+            pairs = [agreement_sums(y, z, axis) for y, z in zip(made, walk.tops("new", last, step))]
+            return tuple(sum(part) for part in zip(*pairs))
+
+        fitted, held = walk.each(gather)
+        scale, shift = best_affine(*fitted, has_bias=len(blobs) > 1)
+        before, after = (_error(held, *line) for line in ((1.0, 0.0), (scale, shift)))
+        changed = after < before
+        if changed:
+            kernel = np.asarray(blobs[0], np.float64)
+            turned = walk.new.layers[last].layer
+            kernel = kernel * _spread(scale, kernel, turned)
+            self._set(last, [kernel, *(np.asarray(b) * scale + shift for b in blobs[1:])])
+
+        def finish(step: Step) -> tuple:
+            if changed:
+                tops = walk.tops("new", last, step)
+                shape = (-1,) + (1,) * (tops[0].ndim - axis - 1)
+                a, c = (np.float32(each).reshape(shape) for each in (scale, shift))
+                walk.replace_tops(last, step, [top * a + c for top in tops])
+            walk.finish(unit, step)
+            return ()
+
+        what = "scale" if len(blobs) == 1 else "bias"
+        self._tell(unit, what if changed else "", before, after if changed else before)
+        walk.each(finish)
+
+    def _statistics(self, unit: Unit, last: int) -> None:
+        walk, blobs = self.walk, self.walk.new_blobs[last]
+        mean = stored_mean(blobs)
+
+        def gather(step: Step) -> tuple:
+            (old,) = walk.bottoms("old", unit.old, step)
+            (new,) = walk.bottoms("new", last, step)
+            return *spread_sums(old, mean), *spread_sums(new, mean)
+
+        sums, _ = walk.each(gather)
+        self._set(last, moved_statistics(blobs, sums[:3], sums[3:]))
+        self._tell(unit, "statistics")
+        walk.each(lambda step: self._both(unit, step))
+
+    # -- which layers
+
+    def _is_corrected(self, entry) -> bool:
+        """A linear layer behind which no BatchNorm takes up its scale and mean."""
+        index = self.walk.new.layers.index(entry)
+        return entry.layer.type in TYPES and not self._normalised(index)
+
+    def _normalised(self, index: int) -> bool:
+        """Whether all that reads a layer's tops are BatchNorms with stored statistics."""
+        layers, graph = self.walk.new.layers, self.walk.new.graph
+        readers = [
+            layers[reader]
+            for top in range(len(layers[index].layer.tops))
+            for reader, _ in graph.consumers(index, top)
+        ]
+        return bool(readers) and all(self._has_statistics(entry) for entry in readers)
+
+    def _has_statistics(self, entry) -> bool:
+        params = entry.layer.params("batch_norm_param")
+        stored = not params.has("use_global_stats") or params["use_global_stats"]
+        return entry.layer.type == "BatchNorm" and stored
+
+    def _set(self, index: int, arrays: Sequence[np.ndarray]) -> None:
+        self.walk.new_blobs[index] = [np.asarray(array, np.float32) for array in arrays]
+        self.changed.append(index)
+
+    def _tell(self, unit: Unit, what: str, before=None, after=None) -> None:
+        name = self.walk.old.layers[unit.old].layer.name
+        self.records.append(Fitted(name, what, before, after))
+
+
+def _sharers(shapes) -> frozenset[int]:
+    """Layers that share a parameter blob with another one: they cannot be fitted each by itself."""
+    found = set()
+    for index, entry in enumerate(shapes.layers):
+        for owner, _ in entry.owners:
+            if owner != index:
+                found |= {index, owner}
+    return frozenset(found)
+
+
+def _axis(entry) -> int:
+    """The axis of a linear layer's top that its outputs lie along."""
+    if entry.layer.type == "InnerProduct":
+        return len(entry.tops[0]) - 1
+    return conv_window(entry.layer, entry.bottoms[0])[0]
+
+
+def _spread(scale: np.ndarray, kernel: np.ndarray, layer) -> np.ndarray:
+    """One factor for each output, lined up with the kernel."""
+    if layer.type == "InnerProduct" and layer.params("inner_product_param")["transpose"]:
+        return scale
+    return scale.reshape(-1, *(1,) * (kernel.ndim - 1))
+
+
+def _error(held, scale, shift) -> float:
+    """Relative output error on the images that nothing is fitted to."""
+    sums, count = held
+    spread = sums[2] / count - (sums[0] / count) ** 2
+    whole = float(np.maximum(spread, 0).sum())
+    return float(np.sqrt(affine_lost(sums, count, scale, shift).sum() / whole)) if whole else 0.0

@@ -1,0 +1,124 @@
+"""Second moments of what layers see of images, streamed: memory does not grow with the images.
+
+Products of patches are made in float32, some thousands at a time, and added up in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import local
+
+import numpy as np
+
+from ..decompose.metric import Moments
+from ..errors import NetError
+from ..forward import Runner
+from ..forward.weights import Blobs
+from ..net.shapes import LayerShapes, NetShapes
+from .ordered import Turns, in_turn
+from .patches import TYPES, patch_blocks, patch_size
+from .sample import Sample, Shaped
+
+LARGEST = 8192
+"""Numbers of the largest patch whose Gram matrix is kept: 512 MiB of float64."""
+
+Progress = Callable[[str, float], None]
+
+
+class Sums:
+    """Adds up the patches of one layer: ``gram`` (g, n, n), ``total`` (g, n) and their count."""
+
+    def __init__(self, groups: int, size: int):
+        self.gram = np.zeros((groups, size, size))
+        self.total = np.zeros((groups, size))
+        self.count = 0
+
+    def add(self, gram: np.ndarray, total: np.ndarray, count: int) -> None:
+        """What ``products`` found."""
+        self.gram += gram
+        self.total += total
+        self.count += count
+
+
+def products(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of patches (g, n, m): the sum of x x^T (g, n, n) float32, of x (g, n) float64, and m."""
+    gram = np.matmul(patches, patches.transpose(0, 2, 1))
+    return gram, patches.sum(2, dtype=np.float64), patches.shape[2]
+
+
+def measured_layers(shapes: NetShapes, names: Sequence[str] | None = None) -> dict[int, int]:
+    """Layer index -> index of the layer whose sums it adds to, of layers whose moments are kept.
+
+    That is its own, or for layers that share a kernel the first of them.  ``names`` None: all.
+    """
+    found: dict[int, int] = {}
+    for index, entry in enumerate(shapes.layers):
+        if entry.layer.type not in TYPES or entry.unknown:
+            continue
+        size, owner = patch_size(entry), entry.owners[0][0]
+        named = names is None or entry.layer.name in names
+        if named and size[1] <= LARGEST:
+            found[index] = owner if found.get(owner) == owner else index
+            if patch_size(shapes.layers[found[index]]) != size:  # shared by a PERMISSIVE name
+                found[index] = index
+    return found
+
+
+def collect(
+    shaped: Shaped,
+    blobs: Blobs,
+    sample: Sample,
+    names: Sequence[str] | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Moments]:
+    """Moments of the inputs of every layer, or of those in ``names``, by layer name.
+
+    Layers that share their kernel get the moments of all of them together.  Layers whose patches
+    have more than ``LARGEST`` numbers are left out.  ``jobs`` batches run at a time; the sums do
+    not depend on how many.  NetError for what cannot be computed, and for values not finite.
+    """
+    first = shaped(sample.sizes[0])
+    wanted = measured_layers(first, names)
+    sums = {owner: Sums(*patch_size(first.layers[owner])) for owner in set(wanted.values())}
+    own = local()
+
+    def runner_of(images: int) -> Runner:
+        runners = own.__dict__.setdefault("runners", {})
+        if images not in runners:
+            runners[images] = Runner(shaped(images), blobs)
+        return runners[images]
+
+    def work(number: int, turns: Turns) -> None:
+        runner = runner_of(sample.sizes[number])
+
+        def watch(index: int, seconds: float) -> None:
+            if index in wanted:
+                entry = runner.shapes.layers[index]
+                for patches, _ in patch_blocks(entry, runner.bottoms(index)):
+                    found = products(patches)
+                    with turns.take(number, index):
+                        sums[wanted[index]].add(*found)
+
+        runner.run(sample.load(number), watch)
+
+    with np.errstate(all="ignore"):
+        in_turn(work, len(sample), jobs, progress and _told(progress, sample))
+    named = {index: first.layers[index] for index in wanted}
+    return {
+        entry.layer.name: _moments(named[wanted[index]], sums[wanted[index]], sample.images)
+        for index, entry in named.items()
+    }
+
+
+def _moments(entry: LayerShapes, sums: Sums, images: int) -> Moments:
+    if not (np.isfinite(sums.total).all() and np.isfinite(sums.gram).all()):
+        raise NetError(
+            f"{entry.layer.where()}: its inputs become NaN or infinite for these images; see "
+            "whether they are prepared as the net takes them, and whether its weights are finite"
+        )
+    return Moments(sums.total / sums.count, sums.gram / sums.count, sums.count, images)
+
+
+def _told(progress: Progress, sample: Sample) -> Callable[[int], None]:
+    return lambda done: progress(f"batch {done} of {len(sample)}", done / len(sample))

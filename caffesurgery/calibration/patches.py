@@ -1,0 +1,86 @@
+"""What a Convolution or InnerProduct sees of its bottoms, and what it made of them, as matrices.
+
+Patches are columns in the order of the kernel's axes (S, D, E), zero padding included, one for each
+output pixel of each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from ..net.layers import lookup
+from ..net.layers.base import axis_of
+from ..net.layers.window import conv_window
+from ..net.shapes import LayerShapes
+
+TYPES = ("Convolution", "InnerProduct")
+
+_BLOCK = 1 << 22
+"""Numbers of patches that are laid out at a time."""
+
+
+def patch_size(entry: LayerShapes) -> tuple[int, int]:
+    """(Groups, numbers of a patch in each of them) of a layer of ``TYPES``."""
+    bottom = entry.bottoms[0]
+    if entry.layer.type == "InnerProduct":
+        return 1, int(np.prod(bottom[_axis(entry) :], dtype=int))
+    axis, window = conv_window(entry.layer, bottom)
+    groups = lookup(entry.layer.type).groups(entry.layer, bottom[axis])
+    return groups, bottom[axis] // groups * int(np.prod(window.kernel, dtype=int))
+
+
+def patch_blocks(
+    entry: LayerShapes, bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray] = ()
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Patches (g, n, m) and, where ``tops`` are given, outputs (g, T / g, m), some images at a
+    time; float32, m patches in the same order in both."""
+    groups, size = patch_size(entry)
+    axis = _axis(entry)
+    for number, bottom in enumerate(bottoms):
+        items = bottom.reshape(-1, *bottom.shape[axis:])
+        pixels = int(np.prod(entry.tops[number][axis + 1 :], dtype=int))
+        some = max(1, _BLOCK // max(1, groups * size * pixels))
+        made = tops[number].reshape(len(items), -1, pixels) if tops else None
+        for start in range(0, len(items), some):
+            block = items[start : start + some]
+            seen = _patches(entry, block).reshape(groups, size, -1)
+            yield seen, None if made is None else _grouped(made[start : start + some], groups)
+
+
+def _axis(entry: LayerShapes) -> int:
+    layer, bottom = entry.layer, entry.bottoms[0]
+    if layer.type == "InnerProduct":
+        return axis_of(layer, bottom, layer.params("inner_product_param")["axis"])
+    return conv_window(layer, bottom)[0]
+
+
+def _grouped(made: np.ndarray, groups: int) -> np.ndarray:
+    """Outputs (images, T, pixels) as (g, T / g, images * pixels)."""
+    outputs = made.shape[1]
+    return made.transpose(1, 0, 2).reshape(groups, outputs // groups, -1)
+
+
+def _patches(entry: LayerShapes, items: np.ndarray) -> np.ndarray:
+    """All patches of images (b, C, *spatial), or rows (b, ...), as columns (g * n, b * pixels)."""
+    if entry.layer.type == "InnerProduct":
+        return np.ascontiguousarray(items.reshape(len(items), -1).T)
+    _, window = conv_window(entry.layer, entry.bottoms[0])
+    if any(window.pad):
+        items = np.pad(items, [(0, 0), (0, 0), *((pad, pad) for pad in window.pad)])
+    sizes = tuple(
+        (size - extent) // stride + 1
+        for size, extent, stride in zip(items.shape[2:], window.extents(), window.stride)
+    )
+    steps = items.strides
+    taps = tuple(step * gap for step, gap in zip(steps[2:], window.dilation))
+    moves = tuple(step * stride for step, stride in zip(steps[2:], window.stride))
+    view = as_strided(
+        items,
+        (items.shape[1], *window.kernel, len(items), *sizes),
+        (steps[1], *taps, steps[0], *moves),
+        writeable=False,
+    )
+    return view.reshape(items.shape[1] * int(np.prod(window.kernel, dtype=int)), -1)

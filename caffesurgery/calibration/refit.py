@@ -1,0 +1,142 @@
+"""The last layer of a chain solved anew: from what the smaller net feeds it to what the old net
+made there.
+
+With z a patch of the chain's last layer in the new net and y what the old layer made of the same
+place of the same image, B and b minimise the sum of |y - B z - b|^2 + ridge |B - B_0|^2 (Zhang et
+al. 2016, section 3.3, without the nonlinearity).  Several ridges are tried; images that the sums
+are not from tell which is best, or that B_0 was better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, solve
+
+from ..net.shapes import LayerShapes
+from .patches import patch_blocks
+
+RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
+"""What pulls towards the factor as it was, over the mean variance of its inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A linear layer as matrices: ``matrix`` (g, o, n) and ``bias`` (g, o)."""
+
+    matrix: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Sums over pairs of a patch z (n numbers) and outputs y (o numbers) in each of g groups.
+
+    zz (g, n, n), yz (g, o, n), z (g, n), y and yy (g, o), count; float64
+    """
+
+    zz: np.ndarray
+    yz: np.ndarray
+    z: np.ndarray
+    y: np.ndarray
+    yy: np.ndarray
+    count: float
+
+    def best_bias(self, matrix: np.ndarray) -> np.ndarray:
+        """The bias with which the outputs' means are those of y."""
+        return (self.y - np.einsum("gon,gn->go", matrix, self.z)) / self.count
+
+    def lost(self, line: Line) -> np.ndarray:
+        """(g, o) sums of squared differences between y and the line's outputs."""
+        matrix, bias = line.matrix, line.bias
+        made = np.einsum("gon,gn->go", matrix, self.z)
+        squares = np.einsum("gon,gon->go", np.matmul(matrix, self.zz), matrix)
+        found = self.yy - 2 * np.einsum("gon,gon->go", matrix, self.yz) + squares
+        found += bias * (2 * (made - self.y) + self.count * bias)
+        return np.maximum(found, 0.0)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(g, o) sums of the squared distances of y from its mean."""
+        return np.maximum(self.yy - self.y**2 / self.count, 0.0)
+
+
+def pair_sums(
+    entry: LayerShapes, bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    """The fields of ``Pairs`` for the bottoms of a layer and the outputs it should have."""
+    found: list = []
+    for patches, made in patch_blocks(entry, bottoms, tops):
+        turned = patches.transpose(0, 2, 1)
+        part = (
+            np.matmul(patches, turned).astype(np.float64),
+            np.matmul(made, turned).astype(np.float64),
+            patches.sum(2, dtype=np.float64),
+            made.sum(2, dtype=np.float64),
+            np.square(made).sum(2, dtype=np.float64),
+            np.float64(patches.shape[2]),
+        )
+        found = [a + b for a, b in zip(found, part)] if found else list(part)
+    return tuple(found)
+
+
+def solved(pairs: Pairs, start: Line, ridge: float, free_mean: bool) -> Line | None:
+    """The least squares solution that is pulled towards ``start``; None where there is none.
+
+    free_mean: whether the mean of the outputs is the bias's affair, or that of a BatchNorm
+    """
+    zz, yz = pairs.zz / pairs.count, pairs.yz / pairs.count
+    if free_mean:
+        z, y = pairs.z / pairs.count, pairs.y / pairs.count
+        zz, yz = zz - z[:, :, None] * z[:, None, :], yz - y[:, :, None] * z[:, None, :]
+    matrix = np.empty_like(start.matrix)
+    for g, (square, cross) in enumerate(zip(zz, yz)):
+        pull = ridge * max(float(np.trace(square)) / len(square), np.finfo(np.float32).tiny)
+        square = square + pull * np.eye(len(square))
+        try:
+            matrix[g] = solve(square, (cross + pull * start.matrix[g]).T, assume_a="pos").T
+        except (LinAlgError, ValueError):
+            return None
+    bias = pairs.best_bias(matrix) if free_mean else start.bias
+    return Line(matrix, bias) if np.isfinite(matrix).all() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """What became of a layer: its line, and its output error before and after on other images.
+
+    Errors are relative: the root of the mean squared difference over the variance of y.
+    """
+
+    line: Line
+    before: float
+    after: float
+    changed: bool
+
+
+def refit(
+    fit: Pairs, held: Pairs, start: Line, has_bias: bool, free_mean: bool, kept: bool = False
+) -> Refitted:
+    """The best of ``start``, ``start`` with its bias moved, and its refits, judged on ``held``.
+
+    has_bias: whether the layer has one; free_mean: whether a BatchNorm behind it takes up the mean;
+    kept: keep the matrix, and move the bias only.  ``held`` may be ``fit`` itself.
+    """
+    free = has_bias or free_mean
+    tried = [start]
+    if has_bias:
+        tried.append(Line(start.matrix, fit.best_bias(start.matrix)))
+    if not kept:
+        tried += [line for r in RIDGES if (line := solved(fit, start, r, free)) is not None]
+    errors = [_error(held, line, free_mean and not has_bias) for line in tried]
+    best = int(np.argmin(errors))
+    return Refitted(tried[best], errors[0], errors[best], best > 0)
+
+
+def _error(pairs: Pairs, line: Line, ignore_mean: bool) -> float:
+    if ignore_mean:
+        line = Line(line.matrix, pairs.best_bias(line.matrix))
+    whole = float(pairs.spread.sum())
+    return float(np.sqrt(pairs.lost(line).sum() / whole)) if whole > 0 else 0.0
