@@ -13,6 +13,7 @@ import numpy as np
 from ..decompose.metric import Moments
 from ..errors import NetError
 from ..forward import Runner
+from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.shapes import LayerShapes, NetShapes
 from .ordered import Turns, in_turn
@@ -47,7 +48,7 @@ def products(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def measured_layers(shapes: NetShapes, names: Sequence[str] | None = None) -> dict[int, int]:
-    """Layer index -> index of the layer whose sums it adds to, of layers whose moments are kept.
+    """Layer index -> index of the layer that it shares its moments with, where they are kept.
 
     That is its own, or for layers that share a kernel the first of them.  ``names`` None: all.
     """
@@ -80,7 +81,7 @@ def collect(
     """
     first = shaped(sample.sizes[0])
     wanted = measured_layers(first, names)
-    sums = {owner: Sums(*patch_size(first.layers[owner])) for owner in set(wanted.values())}
+    sums = {index: Sums(*patch_size(first.layers[index])) for index in wanted}
     own = local()
 
     def runner_of(images: int) -> Runner:
@@ -98,17 +99,19 @@ def collect(
                 for patches, _ in patch_blocks(entry, runner.bottoms(index)):
                     found = products(patches)
                     with turns.take(number, index):
-                        sums[wanted[index]].add(*found)
+                        sums[index].add(*found)
 
         runner.run(sample.load(number), watch)
 
-    with np.errstate(all="ignore"):
+    # the number of threads is BLAS's own for the whole process: set once, before any of ours start
+    with np.errstate(all="ignore"), blas_threads(1):
         in_turn(work, len(sample), jobs, progress and _told(progress, sample))
-    named = {index: first.layers[index] for index in wanted}
-    return {
-        entry.layer.name: _moments(named[wanted[index]], sums[wanted[index]], sample.images)
-        for index, entry in named.items()
-    }
+    for index, owner in wanted.items():
+        if owner != index:
+            sums[owner].add(sums[index].gram, sums[index].total, sums[index].count)
+    entries = {owner: first.layers[owner] for owner in wanted.values()}
+    found = {o: _moments(entry, sums[o], sample.images) for o, entry in entries.items()}
+    return {first.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
 
 
 def _moments(entry: LayerShapes, sums: Sums, images: int) -> Moments:
