@@ -221,3 +221,31 @@ def test_a_metric_of_another_layer_is_refused():
     with pytest.raises(DecomposeError, match="3 weights for 12 outputs"):
         metric = Metric(moments, weights=np.ones(3))
         run("channel", geometry, kernel_of(geometry), (4,), metric)
+
+
+@pytest.mark.parametrize("name", ["spatial", "tucker2", "channel", "cp3"])
+def test_another_kernel_is_wanted_where_the_inputs_are_no_longer_the_original_ones(name):
+    geometry = GEOMETRIES["grouped"]
+    kernel, (inputs, _) = kernel_of(geometry), seen(geometry)
+    rng = np.random.default_rng(4)
+    changed = [x @ (np.eye(36) + 0.2 * rng.standard_normal((36, 36))) for x in inputs]
+    mean = np.stack([x.mean(axis=0) for x in changed])
+    moments = Moments(mean, np.stack([x.T @ x / len(x) for x in changed]), 600, 10**7)
+    wanted = []
+    for x, z, block in zip(inputs, changed, np.split(kernel.reshape(12, -1), 2)):
+        x, z = x - x.mean(axis=0), z - z.mean(axis=0)
+        wanted.append(np.linalg.lstsq(z, x @ block.T, rcond=None)[0].T)
+    wanted = np.concatenate(wanted).reshape(kernel.shape)
+    ranks, scheme = half(name, geometry), SCHEMES[name]
+    parts = scheme.parts(geometry, ranks)
+    task = Task("a layer", name, kernel, 2, ranks, metric=Metric(moments), wanted=wanted)
+    found, own = task.run(), run(name, geometry, kernel, ranks, Metric(moments))
+
+    def lost(factors, shift):
+        made = outputs(compose(factors, parts, 2), changed) + shift
+        target = outputs(kernel, inputs)
+        return np.linalg.norm(made - made.mean(axis=0) - target + target.mean(axis=0))
+
+    assert lost(found.factors, found.shift) < lost(own.factors, own.shift)
+    error = np.linalg.norm(kernel - compose(found.factors, parts, 2)) / np.linalg.norm(kernel)
+    assert found.error == pytest.approx(error, rel=1e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.linalg import solve
@@ -20,7 +21,7 @@ from .outcome import Decomposition
 from .truncated import matmul
 
 EXACT = 1e-5
-"""Errors of the weights that float32 alone makes: there is nothing to calibrate."""
+"""Errors that float32 alone makes: there is nothing to calibrate."""
 
 _RIDGE = 1e-9  # over the mean squared input of the last factor; only what no input tells is held
 
@@ -34,23 +35,30 @@ def calibrated(
     metric: Metric,
     decompose: Callable[[np.ndarray], Decomposition],
     max_norm: float | None = None,
+    wanted: np.ndarray | None = None,
 ) -> Decomposition:
     """The best decomposition of ``kernel`` (T, S / group, D, E) under ``metric``.
 
     decompose: a scheme with all but the kernel; parts: its chain; max_norm: of its components, over
     the norm of the kernel, where the plain decomposition keeps to it.  ``error`` of what comes out
     is that of the weights, ``output_error`` and ``shift`` are what the metric says.
+
+    wanted: the kernel whose outputs are wanted, where that is not ``kernel``: the inputs that the
+    metric knows may come from layers that are decomposed already, and another kernel make of them
+    what the original made of its own.  Then these outputs are what the error is of.
     """
     metric.check(kernel, group)
+    wanted = kernel if wanted is None else wanted
     plain = decompose(kernel)
-    found = [_judged(plain, plain.factors, kernel, parts, metric)]
-    if plain.error < EXACT or not metric.lost(kernel) > 0:
+    judge = partial(_judged, kernel=kernel, wanted=wanted, parts=parts, metric=metric)
+    found = [judge(plain, plain.factors)]
+    if found[0].output_error < EXACT or not metric.lost(wanted) > 0:
         return found[0]
-    white = decompose(metric.whiten(kernel, parts))
+    white = decompose(metric.whiten(wanted, parts))
     factors = metric.unwhiten(white.factors, kernel.shape, parts)
     for start, ends in ((plain, plain.factors), (white, factors)):
-        for each in (ends, refitted(kernel, ends, parts, metric))[start is plain :]:
-            one = _judged(start, each, kernel, parts, metric)
+        for each in (ends, refitted(wanted, ends, parts, metric))[start is plain :]:
+            one = judge(start, each)
             if max_norm is None or one.norm_ratio is None or one.norm_ratio <= max_norm:
                 found.append(one)
     return min(found, key=lambda one: one.output_error)
@@ -100,14 +108,15 @@ def _judged(
     start: Decomposition,
     factors: Factors,
     kernel: np.ndarray,
+    wanted: np.ndarray,
     parts: Sequence[Part],
     metric: Metric,
 ) -> Decomposition:
     """What is to be said of factors that came from ``start``."""
     group, other = metric.group, compose(factors, parts, metric.group)
     told = {
-        "output_error": metric.distance(kernel, other),
-        "shift": metric.shift(kernel, other) if metric.centred else None,
+        "output_error": metric.distance(wanted, other),
+        "shift": metric.shift(wanted, other) if metric.centred else None,
     }
     if factors is start.factors:
         return replace(start, **told)

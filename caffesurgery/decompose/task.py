@@ -22,6 +22,7 @@ class Task:
     scheme: its key in SCHEMES; ranks: totals over the groups
     aim: as far as the scheme has a use for it
     metric: what images say of the layer's inputs; None to go by the weights alone
+    wanted: the kernel whose outputs are wanted, under a metric; None where that is ``kernel``
     """
 
     where: str
@@ -32,6 +33,7 @@ class Task:
     seed: int = 0
     aim: Aim = Aim()
     metric: Metric | None = None
+    wanted: np.ndarray | None = None
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> Decomposition:
         """The decomposition; DecomposeError that says where there is none."""
@@ -53,7 +55,9 @@ class Task:
             if self.metric is None:
                 return decompose(self.kernel)
             parts = scheme.parts(Geometry.of(self.kernel.shape, self.group), self.ranks)
-            return calibrated(self.kernel, self.group, parts, self.metric, decompose, aim.max_norm)
+            return calibrated(
+                self.kernel, self.group, parts, self.metric, decompose, aim.max_norm, self.wanted
+            )
         except DecomposeError as error:
             raise DecomposeError(f"{self.where}: {error}") from error
 
