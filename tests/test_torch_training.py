@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffesurgery.errors import TrainError
+from caffesurgery.errors import FileError, TrainError, WeightsError
 from caffesurgery.files import caffemodel
 from caffesurgery.files.solverstate import read_state, write_state
 from caffesurgery.train import torch as torch_trainer
@@ -120,12 +120,12 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(small):
     ticks = []
     whole = train(small, ticks.append)
     assert (whole.ending, whole.iteration) == ("done", 12)
-    assert whole.weights.name == "small_iter_12.caffemodel"
+    assert whole.weights.name == "snapshot_iter_12.caffemodel"
     assert set(whole.metrics) == {"test/accuracy", "test/loss"}
     assert ticks[-1].iteration == 12 and ticks[-1].metrics == whole.metrics
     kept = whole.weights.read_bytes(), whole.state.read_bytes()
     for iteration in (4, 8):
-        state = small.folder / f"small_iter_{iteration}.solverstate"
+        state = small.folder / f"snapshot_iter_{iteration}.solverstate"
         again = train(replace(small, state=state))
         assert (again.weights.read_bytes(), again.state.read_bytes()) == kept
         assert again.metrics == whole.metrics
@@ -244,3 +244,69 @@ def test_a_batch_is_shared_equally_or_not_at_all(small):
 
     with pytest.raises(TrainError, match="batch of 8 cannot be shared equally by 3 processes"):
         Session(small, rank=1, of=3)
+
+
+@pytest.mark.parametrize("half", ("bfloat16", "float16"))
+def test_mixed_precision_trains_about_the_same(small, half, monkeypatch):
+    from caffesurgery.train.torch import precision
+
+    monkeypatch.setattr(precision, "half_type", lambda device: getattr(torch, half))
+    full, mixed = [], []
+    train(changed(small, display=1), full.append)
+    outcome = train(replace(changed(small, display=1), mixed=True), mixed.append)
+    assert outcome.ending == "done"
+    losses = [[tick.loss for tick in seen if tick.loss] for seen in (full, mixed)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
+
+
+def test_gradients_that_float16_cannot_hold_are_left_out():
+    from caffesurgery.train.torch.precision import Precision
+
+    precision = Precision(torch.device("cpu"), False)
+    assert precision.unscaled(torch.tensor([np.inf])) and precision.scale == 1
+    precision.half, precision.scale = torch.float16, 8.0
+    assert not precision.unscaled(torch.tensor([np.inf])) and precision.scale == 4
+    gradients = torch.tensor([4.0])
+    assert precision.unscaled(gradients) and gradients.item() == 1
+
+
+def test_a_solver_without_snapshots_leaves_the_last_two(small):
+    outcome = train(changed(small, snapshot=None))
+    found = sorted(path.name for path in small.folder.iterdir())
+    names = [
+        f"snapshot_iter_{n}.{kind}" for n in (10, 12) for kind in ("caffemodel", "solverstate")
+    ]
+    assert found == names and outcome.weights.name == names[2]
+
+
+def test_a_full_disk_ends_with_the_last_good_snapshot(small, monkeypatch):
+    from caffesurgery.files import solverstate
+
+    def write_state(path, *args, **kwargs):
+        if "iter_8" in str(path):
+            raise FileError(f"{path}: cannot be written (No space left on device)")
+        return real(path, *args, **kwargs)
+
+    from caffesurgery.train.torch import session
+
+    real = solverstate.write_state
+    monkeypatch.setattr(session, "write_state", write_state)
+    ended = train(small)
+    assert (ended.ending, ended.iteration) == ("failed", 8)
+    assert ended.weights.name == "snapshot_iter_4.caffemodel"
+    assert "No space left" in ended.message
+
+
+def test_weights_of_another_net_are_refused(small):
+    weights = train(small).weights
+    net = small.solver.with_name("net.prototxt")
+    net.write_text(NET.replace("num_output: 6", "num_output: 5"))
+    with pytest.raises(WeightsError, match="layer 'conv'.*6x3x3x3|expected to be 5x3x3x3"):
+        train(replace(small, weights=weights))
+
+
+def test_layers_without_weights_begin_anew_and_are_named(small):
+    weights = train(small).weights
+    net = small.solver.with_name("net.prototxt")
+    net.write_text(NET.replace('"ip"', '"head"'))
+    assert "no weights were given: head" in train(replace(small, weights=weights)).message

@@ -19,6 +19,7 @@ from ..solver import learning_rate
 from .session import Inputs, Session
 
 _TICK_SECONDS = 0.5
+_SNAPSHOTS = 10
 _MOST_NUMBERS = 1000
 """Elements of an output blob beyond which it is no metric."""
 
@@ -30,6 +31,9 @@ class Loop:
         self.session, self.solver = session, session.solver
         self.tick = tick or (lambda _: None)
         self.stop = False
+        # without snapshots of the solver's own, some are made to go on from, and the last two kept
+        self._interval = self.solver.snapshot or max(1, -(-self.solver.max_iter // _SNAPSHOTS))
+        self._saved: deque[tuple[Path, Path]] = deque()
         self.good: tuple[Path | None, Path | None] = session.began_from
         self._losses: deque[float] = deque(maxlen=self.solver.average_loss)
         self._unread: list[torch.Tensor] = []
@@ -64,19 +68,15 @@ class Loop:
                 if self.stop:
                     break
             display = bool(solver.display) and session.iteration % solver.display == 0
-            self._unread.append(self._forward_backward(batches, display))
-            rate = learning_rate(solver, session.iteration)
             due = time.monotonic() > self._ticked + _TICK_SECONDS
-            if (session.at_once or display or due) and not self._read():
+            if not self.step(batches, display, session.at_once or display or due):
                 return "diverged", self._diverged()
-            session.updater.step(session.iteration, rate)
-            session.iteration += 1
-            if solver.snapshot and session.iteration % solver.snapshot == 0:
+            if session.iteration % self._interval == 0:
                 if not self._is_good():
                     return "diverged", self._diverged()
                 saved = self._snapshot()
             if display or due:
-                self._tick(rate)
+                self._tick(session.iteration - 1)
         if not self._is_good():
             return "diverged", self._diverged()
         if saved != session.iteration:
@@ -85,8 +85,20 @@ class Loop:
             return "interrupted", f"stopped after {session.iteration} iterations"
         if self._test_is_due():
             self._test()
-        self._tick(learning_rate(solver, session.iteration - 1))
-        return "done", f"{session.iteration} iterations"
+        self._tick(session.iteration - 1)
+        fresh = f"; began untrained, as no weights were given: {', '.join(session.fresh)}"
+        return "done", f"{session.iteration} iterations" + (fresh if session.fresh else "")
+
+    def step(self, batches: Iterator[Inputs], outputs: bool = False, read: bool = True) -> bool:
+        """One iteration; False, and no update, where a loss that is ``read`` is no number."""
+        session = self.session
+        self._unread.append(self._forward_backward(batches, outputs))
+        if read and not self._read():
+            return False
+        if session.precision.unscaled(session.updater.gradients):
+            session.updater.step(session.iteration, learning_rate(self.solver, session.iteration))
+        session.iteration += 1
+        return True
 
     def _forward_backward(self, batches: Iterator[Inputs], outputs: bool) -> torch.Tensor:
         """The loss of one iteration, with the gradients of all its batches added up."""
@@ -133,21 +145,26 @@ class Loop:
                 for _ in range(iterations):
                     if self.stop:
                         return
-                    with session.precision():
+                    with session.precision.block():
                         _, given = net(next(batches))
                     for name, value in given.items():
                         sums[name] = sums[name] + value if name in sums else value.clone()
             place = f"test{number or ''}/"
             means = _numbers({name: value / iterations for name, value in sums.items()})
             self._tested.update((place + name, value) for name, value in means.items())
-        self._tick(learning_rate(solver, session.iteration))
+        self._tick(session.iteration)
 
     def _snapshot(self) -> int:
         """Save weights and state; the iteration that they are of."""
         self.good = self.session.snapshot()
+        self._saved.append(self.good)
+        if not self.solver.snapshot and len(self._saved) > 2 and self.session.rank == 0:
+            for path in self._saved.popleft():
+                path.unlink(missing_ok=True)
         return self.session.iteration
 
-    def _tick(self, rate: float) -> None:
+    def _tick(self, iteration: int) -> None:
+        """Tell how far it is, with the learning rate of an iteration."""
         now = time.monotonic()
         done = self.session.iteration - self._first
         left = self.solver.max_iter - self.session.iteration
@@ -157,7 +174,7 @@ class Loop:
                 self.session.iteration,
                 self.solver.max_iter,
                 self._loss(),
-                rate,
+                learning_rate(self.solver, iteration),
                 {**self._metrics, **self._tested},
                 (now - self._began) / done * left if done else None,
             )

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...errors import TrainError, WeightsError
+from ...errors import TrainError
 from ...net.graph import Port
-from ...net.match import match, stored_blobs
 from ...net.shapes import NetShapes
 from .fillers import filled
 from .labels import LabelCheck
@@ -124,24 +123,15 @@ class TorchNet(torch.nn.Module):
             for mine, owner in zip(entry.owners, found.owners):
                 self._by_owner[mine] = other._by_owner[owner]
 
-    def load(self, weights) -> tuple[str, ...]:
+    def load(self, weights) -> None:
         """Copy the blobs of a caffemodel into the layers of the same names, as Caffe does.
 
-        Returns the names of the layers with parameters that the file has not.  WeightsError where
-        a layer's blobs differ in number or shape.
+        That they fit has been looked at before (``train.check.require_weights``).
         """
-        found = match(self.shapes, stored_blobs(weights))
-        if found.wrong:
-            raise WeightsError(
-                f"{weights.path} does not fit the net:\n  "
-                + "\n  ".join(sentence for _, sentence in found.wrong[:8])
-                + "\ngive the caffemodel of this net, or rename the layers that shall begin anew"
-            )
         for entry in self.shapes.layers:
             if entry.params and entry.layer.name in weights:
                 for owner, blob in zip(entry.owners, weights.blobs(entry.layer.name)):
                     self._set(owner, blob.array())
-        return found.missing
 
     def _set(self, owner: Port, array: np.ndarray) -> None:
         value = self._by_owner[owner]

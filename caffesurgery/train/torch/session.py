@@ -16,13 +16,18 @@ from ...errors import TrainError, suggest
 from ...files import caffemodel
 from ...files.solverstate import SolverState, read_state, write_state
 from ...net.shapes import NetShapes, infer
+from ..check import require_space, require_weights
 from ..job import Job
 from ..nets import NetUse
 from ..solver import Solver, current_step, read_solver
 from .distributed import together
 from .net import TorchNet
+from .precision import Precision
 from .steps import loss_weights
 from .updates import Updater
+
+PREFIX = "snapshot"
+"""Of the names of snapshots; so are those that Caffe is asked for."""
 
 Inputs = dict[str, torch.Tensor]
 
@@ -39,7 +44,7 @@ class Session:
         self.solver: Solver = read_solver(job.solver)
         self.seed = job.seed if job.seed is not None else max(self.solver.random_seed, 0)
         self.device = _device(job, self.solver, rank)
-        self.half = _half(self.device) if job.mixed else None
+        self.precision = Precision(self.device, job.mixed)
         _check_overrides(self.solver, job)
         self.feeds = _open(self.solver, self.solver.train, job)
         shapes = _shapes(self.solver.train, self.feeds, of)
@@ -49,8 +54,13 @@ class Session:
         state = read_state(job.state) if job.state is not None else None
         self.iteration = state.iteration if state else 0
         self.began_from = (Path(state.weights), job.state) if state else (None, None)
+        self.fresh: list[str] = []
         for path in _weights(job, self.solver, state):
-            self.net.load(caffemodel.read(path))
+            weights = caffemodel.read(path)
+            self.fresh = require_weights(shapes.net, weights, shapes)
+            self.net.load(weights)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        require_space(job.folder, 4 * shapes.parameters)
         self.updater = Updater(self.net, self.solver)
         if state is not None:
             self._remember(state)
@@ -103,11 +113,12 @@ class Session:
         """
         alone = self.module.no_sync() if self.of > 1 and more else nullcontext()
         with alone:
-            with self.precision():
+            with self.precision.block():
                 loss, given = self.module(inputs, seed_of(self.seed, number), outputs)
             if loss.requires_grad:
                 # each process' loss is its share of the whole, and DDP takes the mean of gradients
-                (loss * self.of if self.of > 1 else loss).backward()
+                factor = self.of * self.precision.scale
+                (loss * factor if factor != 1 else loss).backward()
         return loss.detach(), given
 
     def agreed(self, losses: torch.Tensor, stop: bool) -> tuple[list[float], bool]:
@@ -124,19 +135,12 @@ class Session:
         """Whether losses are read at every iteration: they are there, or others wait for them."""
         return self.of > 1 or self.device.type == "cpu"
 
-    def precision(self):
-        """The block in which a forward pass computes: mixed precision where it was asked for."""
-        if self.half is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.half)
-
     def snapshot(self) -> tuple[Path, Path]:
         """Write the weights and the state of this iteration; (caffemodel, .solverstate).
 
         The first process writes, the others only know the names.
         """
-        stem = Path(self.solver.snapshot_prefix).name or Path(self.job.solver).stem
-        base = self.job.folder / f"{stem}_iter_{self.iteration}"
+        base = self.job.folder / f"{PREFIX}_iter_{self.iteration}"
         weights, state = base.with_name(f"{base.name}.caffemodel"), Path(f"{base}.solverstate")
         if self.rank:
             return weights, state
@@ -180,16 +184,12 @@ def _device(job: Job, solver: Solver, rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _half(device: torch.device) -> torch.dtype:
-    return torch.bfloat16
-
-
 def _open(solver: Solver, use: NetUse, job: Job) -> Feeds:
-    net = use.read()
+    """The data layers of a net; what they name is looked for from where the net was found, and
+    beside it if that is the working folder."""
+    net, place = use.read(), solver.folder if solver.folder != Path() else None
     layers = [layer for layer in net.phase(use.phase, use.stages, use.level) if feeds_net(layer)]
-    return Feeds(
-        tuple(open_feed(one, use.phase, solver.folder, job.data.get(one.name)) for one in layers)
-    )
+    return Feeds(tuple(open_feed(one, use.phase, place, job.data.get(one.name)) for one in layers))
 
 
 def _shapes(use: NetUse, feeds: Feeds, of: int) -> NetShapes:

@@ -74,6 +74,11 @@ class Updater:
         """Whether all parameters are numbers."""
         return bool(torch.isfinite(self._data).all())
 
+    @property
+    def gradients(self) -> torch.Tensor:
+        """All gradients as one flat vector."""
+        return self._diff
+
     def zero(self) -> None:
         """Forget the gradients."""
         self._diff.zero_()
