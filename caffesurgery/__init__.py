@@ -18,6 +18,7 @@ _API = (
     "check_mobile",
     "compare",
     "compress",
+    "data_shapes",
     "estimate",
     "evaluate",
     "export_for_phones",

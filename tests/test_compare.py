@@ -9,7 +9,7 @@ import pytest
 from conftest import shared
 from onnxnets import input_layer, layer, net_and_weights, relative, write_weights
 
-from caffesurgery.data.images import Preprocessing, load_images
+from caffesurgery.data.images import Preprocessing, open_images
 from caffesurgery.errors import DataError, FileError, VerifyError
 from caffesurgery.export.onnx import export_onnx
 from caffesurgery.files import caffemodel
@@ -243,7 +243,7 @@ def outputs(net, weights, images, prepare, size=50):
 @pytest.mark.parametrize("weights", ["res56", "res56_jpgft"])
 def test_resnet56_gives_caffes_softmax(weights):
     folder = shared("data", "res56")
-    images = load_images(shared("data", "cifar10", "test_first5000.npz")).images
+    images = open_images(shared("data", "cifar10", "test_first5000.npz")).images
     expected = np.load(folder / "caffe_softmax_first5000.npz")[weights]
     every = slice(None, None, 25)  # 200 of the 5,000, to stay quick
     found = outputs(
@@ -257,7 +257,7 @@ def test_resnet56_gives_caffes_softmax(weights):
 
 def test_cifar10_quick_gives_caffes_probabilities():
     folder = shared("data", "cifar10_quick")
-    images = load_images(shared("data", "cifar10", "test_first5000.npz")).images[:1000]
+    images = open_images(shared("data", "cifar10", "test_first5000.npz")).images[:1000]
     found = outputs(
         read_net(folder / "deploy.prototxt"),
         caffemodel.read(folder / "cifar10_quick.caffemodel"),

@@ -12,7 +12,7 @@ from nets import write_net
 from tiny import DEPLOY, D, W, _tiny_net, succeed, tiny  # noqa: F401
 
 import caffesurgery
-from caffesurgery.data.images import load_images
+from caffesurgery.data.images import open_images
 from caffesurgery.errors import DataError, UsageError
 from caffesurgery.export.onnx import build
 from caffesurgery.surgery.plan import LayerPlan, Plan
@@ -266,17 +266,17 @@ def folder_of_images(colours: dict[str, int]) -> None:
 def test_folders_are_classes_and_lists_say_more(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder_of_images({"set/b/1.png": 10, "set/a/2.png": 20, "set/a/x/0.bmp": 30})
-    found = load_images("set")
+    found = open_images("set")
     assert found.labels.tolist() == [0, 0, 1]
     assert found.images.dtype == np.uint8 and found.images.shape == (3, 3, 4, 6)
     assert found.images[:, 0, 0, 0].tolist() == [20, 30, 10]
     Path("list.txt").write_text("b/1.png 7\n\na/2.png 3\n")
-    listed = load_images("set", "list.txt")
+    listed = open_images("set", "list.txt")
     assert listed.labels.tolist() == [7, 3] and listed.images[0, :, 0, 0].tolist() == [10, 2, 3]
     np.save("labels.npy", [4, 5, 6])
-    assert load_images("set", "labels.npy").labels.tolist() == [4, 5, 6]
-    assert load_images("set/b").labels is None
-    assert load_images("set", resize=(8, 9)).images.shape == (3, 3, 8, 9)
+    assert open_images("set", "labels.npy").labels.tolist() == [4, 5, 6]
+    assert open_images("set/b").labels is None
+    assert open_images("set", resize=(8, 9)).images.shape == (3, 3, 8, 9)
 
 
 def test_images_of_two_sizes_need_a_size(tmp_path, monkeypatch):
@@ -286,13 +286,13 @@ def test_images_of_two_sizes_need_a_size(tmp_path, monkeypatch):
 
     Image.new("RGB", (5, 5)).save("set/2.png")
     with pytest.raises(DataError, match="2.png: is 5 x 5 and .*1.png is 4 x 6; .*--resize"):
-        load_images("set")
+        open_images("set")
     Path("set/2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="2.png: cannot be read as an image"):
-        load_images("set")
+        open_images("set")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(UsageError, match=r"caffesurgery\[images\]"):
-        load_images("set")
+        open_images("set")
 
 
 def test_the_command_prints_the_documented_json(images):

@@ -12,7 +12,7 @@ from nets import relative, write_net
 from onnxnets import input_layer, layer, model_bytes, net_and_weights, run, run_net
 
 from caffesurgery import forward
-from caffesurgery.data.images import load_images
+from caffesurgery.data.images import open_images
 from caffesurgery.errors import NetError, UsageError, WeightsError
 from caffesurgery.export.onnx import build
 from caffesurgery.files import caffemodel
@@ -71,7 +71,7 @@ def test_every_kind_of_golden_net_was_seen():
 def test_trained_resnet_gives_caffes_probabilities(weights):
     folder = shared("data", "res56")
     made = runner_of(folder, weights=f"{weights}.caffemodel", batch=20)
-    images = load_images(shared("data", "cifar10", "test_first5000.npz")).images[:20]
+    images = open_images(shared("data", "cifar10", "test_first5000.npz")).images[:20]
     (found,) = made.run({"data": (images - np.float32(128)) / 128}).values()
     expected = np.load(folder / "caffe_softmax_first5000.npz")[weights][:20]
     assert relative(found.reshape(20, 10), expected) < 1e-4
@@ -80,7 +80,7 @@ def test_trained_resnet_gives_caffes_probabilities(weights):
 def test_trained_cifar10_quick_gives_caffes_probabilities():
     folder = shared("data", "cifar10_quick")
     made = runner_of(folder, weights="cifar10_quick.caffemodel", batch=100)
-    images = load_images(shared("data", "cifar10", "test_first5000.npz")).images[:100]
+    images = open_images(shared("data", "cifar10", "test_first5000.npz")).images[:100]
     mean = load_mean(str(folder / "mean.binaryproto"))
     found = made.run({"data": images - mean})["prob"]
     assert relative(found, np.load(folder / "caffe_prob_first5000.npz")["prob"][:100]) < 1e-4

@@ -14,7 +14,7 @@ none.
 from .calibrate import calibrate
 from .compress import compress
 from .estimate import estimate
-from .evaluate import Evaluator, evaluate
+from .evaluate import Evaluator, data_shapes, evaluate
 from .model import Model, inspect, load
 from .onnx import compare, export_onnx
 from .phones import bench, check_mobile, export_for_phones, preprocessing
@@ -32,6 +32,7 @@ __all__ = [
     "check_mobile",
     "compare",
     "compress",
+    "data_shapes",
     "estimate",
     "evaluate",
     "explain",

@@ -11,7 +11,7 @@ from ..net.transform import read_transform
 from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:
-    from ..data.images import Preprocessing
+    from ..data.images import Images, Preprocessing
     from ..surgery.plan import Plan
     from ..verify.decomposed import Case
     from ..verify.subject import Subject
@@ -26,7 +26,8 @@ class Evaluator:
             print(evaluator(model)["top1"])
             plan = caffesurgery.plan(model, "spatial", "drop=0.01", evaluate=evaluator)
 
-    images, labels: as ``compare`` takes them, or a folder of image files (see ``help evaluate``)
+    images, labels: an array, a .npy or .npz, a folder of image files, an LMDB, or a prototxt, which
+        means its data layer (see ``help data``); None is the data layer of each net itself
     metric: what rules look at, one of 'top1', 'top5', 'loss', 'agreement' (with the net as it is)
     blob: the output with a score for each class, where the net has several outputs
     mean, scale, bgr, crop: as ``compare`` takes them; without mean, scale and crop the net's own
@@ -38,7 +39,7 @@ class Evaluator:
 
     def __init__(
         self,
-        images,
+        images=None,
         labels=None,
         metric: str = "top1",
         *,
@@ -54,7 +55,7 @@ class Evaluator:
         dask: str | None = None,
         cache=True,
     ):
-        from ..data.images import load_images
+        from ..data.images import open_images
         from ..verify.cache import MetricsCache, default_folder
 
         if metric not in METRICS:
@@ -69,12 +70,12 @@ class Evaluator:
         if resize is None and transform is not None:
             resize = _transform_of(transform).resize
         self._given = images, labels
-        self._images = load_images(images, labels, resize).first(samples)
-        if metric != "agreement" and self._images.labels is None:
-            raise UsageError(
-                f"metric {metric}: it needs labels, and {self._images.name} comes without; give "
-                "--labels, or take --metric agreement, which needs none"
-            )
+        self._samples = samples
+        self._images = None
+        if images is not None:
+            self._images = self._checked(open_images(images, labels, resize))
+        elif labels is not None:
+            raise UsageError("labels without images; give the images that they belong to")
         self._workers = None
         self._stack = ExitStack()
         self._measurers: dict = {}
@@ -148,23 +149,42 @@ class Evaluator:
         return self._measurers[key]
 
     def _subject(self, model: Model, seed: int) -> tuple[Subject, str]:
+        from ..data.layer_images import layer_images
         from ..verify.subject import Subject
         from ..verify.weights import stored_weights
 
-        prepare, source = self._preprocessing(model)
+        images = self._images or self._checked(layer_images(model.net))
+        prepare, source = self._preprocessing(model, images)
         doc = model.net.doc
         weights = stored_weights(model.require_weights())
         subject = Subject(
-            doc.text, doc.path, weights, self._images, prepare, self._blob, model.inputs, seed
+            doc.text, doc.path, weights, images, prepare, self._blob, model.inputs, seed
         )
         return subject, source
 
-    def _preprocessing(self, model: Model) -> tuple[Preprocessing, str]:
+    def _checked(self, images: Images) -> Images:
+        """As many images as are wanted, with the labels that the metric needs."""
+        if self.metric != "agreement" and images.labels is None:
+            raise UsageError(
+                f"metric {self.metric}: it needs labels, and {images.name} comes without; give "
+                "--labels, or take --metric agreement, which needs none"
+            )
+        return images.first(self._samples)
+
+    def _preprocessing(self, model: Model, images: Images) -> tuple[Preprocessing, str]:
         """How images are prepared, and who says so."""
         from ..data.images import Preprocessing
         from ..files.mean import load_mean
 
         mean, scale, bgr, crop = self._options.values()
+        if images.prepared:
+            said = {**self._options, "transform": self._transform}
+            idle = [name for name, value in said.items() if value not in (None, False)]
+            if idle:
+                raise UsageError(
+                    f"--{idle[0]}: {images.prepared} prepares its images already; leave it out"
+                )
+            return Preprocessing(), images.prepared
         if mean is not None or scale is not None or crop:
             return Preprocessing(load_mean(mean), scale or 1.0, bgr, crop), "options"
         if self._transform is not None:
@@ -177,10 +197,25 @@ class Evaluator:
         return Preprocessing(mean, found.scale, bgr, bool(found.crop)), found.where
 
 
-def evaluate(model: Model, images, labels=None, *, progress: Progress | None = None, **options):
+def data_shapes(prototxt) -> dict[str, tuple[int, ...]]:
+    """Shapes, by blob, of what the data layers of a net's TEST phase give; {} without such layers.
+
+    For ``load(prototxt, weights, inputs=data_shapes(prototxt))``, as a database's images are not
+    described in the prototxt.  Raises DataError that names path, layer and line of missing data.
+    """
+    from ..data.layer_images import layer_shapes
+    from ..net.net import read_net
+
+    return layer_shapes(read_net(prototxt))
+
+
+def evaluate(
+    model: Model, images=None, labels=None, *, progress: Progress | None = None, **options
+):
     """Accuracy and loss of a model on labelled images, as a documented dict.
 
-    images, labels and options as ``Evaluator`` takes them.  Raises DataError and VerifyError for
+    images, labels and options as ``Evaluator`` takes them; without images, on those of the net's
+    own data layer.  Raises DataError and VerifyError for
     images, labels or a net that do not fit together.
     """
     return Evaluator(images, labels, **options)(model, progress)

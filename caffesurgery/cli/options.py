@@ -237,7 +237,9 @@ class Size(click.ParamType):
 
 _DATA = (
     click.option(
-        "--images", help="Images: a .npy or .npz (key images), or a folder of image files."
+        "--images",
+        help="Images: a .npy or .npz (key images), a folder of image files, an LMDB, or a prototxt "
+        "with a data layer.",
     ),
     click.option(
         "--labels", help="Their classes: .npy, .npz (key labels), or a list 'path class'."
@@ -286,16 +288,17 @@ def measuring(command):
     return data(command)
 
 
-def evaluator(given, jobs=None):
+def evaluator(given, jobs=None, own: bool = False):
     """The Evaluator that the options of ``data`` or ``measuring`` describe; None without images.
 
+    With ``own`` it takes the images of each net's own data layer, where none are given.
     UsageError for options that say nothing without ``--images``.
     """
     from .. import api
 
     given = dict(given)
     no_cache = given.pop("no_cache")
-    if not given["images"]:
+    if not given["images"] and not own:
         rest = {**given, "metric": None, "dask": None}
         idle = [name for name, value in rest.items() if value not in (None, False, "")]
         if idle:

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from ..errors import DataError
-from .images import load_images
+from .images import open_images
 from .npfile import open_numpy
 from .transform import Transformer
 
@@ -74,7 +74,7 @@ def _by_top(path, tops: tuple[str, ...]) -> tuple[np.ndarray, ...]:
             if len(tops) > 2:
                 missing = ", ".join(top for top in tops if top not in held.files)
                 raise DataError(f"{path}: has no array {missing}; expected one for each top")
-    found = load_images(path)
+    found = open_images(path)
     if len(tops) == 1:
         return (found.images,)
     if found.labels is None:

@@ -17,7 +17,7 @@ from ..errors import DataError, UsageError
 from .datum import Datum, DatumReader
 
 _STEP = 256  # records between two kept keys
-_LMDB_FILE = "data.mdb"
+DATA_FILE = "data.mdb"
 _LEVELDB_FILE = "CURRENT"
 
 _open: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
@@ -26,7 +26,7 @@ _opening = threading.Lock()
 
 def is_lmdb(path: str | os.PathLike) -> bool:
     """Whether a folder is an LMDB."""
-    return (Path(path) / _LMDB_FILE).is_file()
+    return (Path(path) / DATA_FILE).is_file()
 
 
 def is_leveldb(path: str | os.PathLike) -> bool:
@@ -126,7 +126,7 @@ class _Environment:
 def _environment(path: Path) -> _Environment:
     """The environment in a folder; LMDB lets a process open each one once."""
     if not is_lmdb(path):
-        raise DataError(f"{path}: is no LMDB (it has no {_LMDB_FILE}); expected the folder of one")
+        raise DataError(f"{path}: is no LMDB (it has no {DATA_FILE}); expected the folder of one")
     lmdb = _lmdb()
     key = os.getpid(), os.path.realpath(path)
     with _opening:

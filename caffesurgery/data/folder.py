@@ -1,8 +1,4 @@
-"""Reads a folder of image files, with their classes from a list or from the folders they lie in.
-
-Out come arrays N x C x H x W (uint8, RGB or grey).  Pillow decodes them; it comes with the extra
-``caffesurgery[images]`` and is imported only here, when a folder is read.
-"""
+"""Lists the image files of a folder, with their classes from a list or from the folders inside."""
 
 from __future__ import annotations
 
@@ -10,9 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from ..errors import DataError, FileError, UsageError
+from ..errors import DataError, FileError
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 
@@ -71,52 +65,3 @@ def listed_lines(labels: Path) -> list[tuple[str, int]]:
     if not found:
         raise DataError(f"{labels}: lists no image; expected lines 'path class'")
     return found
-
-
-def read_folder(
-    listed: Listed, resize: tuple[int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images (N x C x H x W, uint8; C is 1 where all are grey, else 3) and their classes.
-
-    ``resize`` is (height, width) to which every image is brought, as Caffe's convert_imageset does;
-    without it all must have one size.  Raises DataError for images of different sizes and for
-    files that cannot be decoded, UsageError where Pillow is not installed.
-    """
-    Image = _pillow()
-    arrays: list[np.ndarray] = []
-    for path, _ in listed:
-        try:
-            with Image.open(path) as image:
-                image = image.convert("L" if image.mode in ("1", "L", "I", "I;16") else "RGB")
-                if resize:
-                    image = image.resize(resize[::-1], Image.Resampling.BILINEAR)
-                array = np.asarray(image)
-        except (OSError, ValueError, SyntaxError) as error:
-            reason = getattr(error, "strerror", None) or "it is damaged, or of no known kind"
-            raise DataError(f"{path}: cannot be read as an image ({reason})") from None
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-        if arrays and array.shape[1:] != arrays[0].shape[1:]:
-            raise DataError(
-                f"{path}: is {_size(array)} and {listed[0][0]} is {_size(arrays[0])}; bring all to "
-                "one size with --resize"
-            )
-        arrays.append(array)
-    channels = max(array.shape[0] for array in arrays)
-    images = np.stack([np.broadcast_to(array, (channels, *array.shape[1:])) for array in arrays])
-    classes = [label for _, label in listed]
-    return images, None if None in classes else np.array(classes, np.int64)
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]} x {array.shape[2]}"
-
-
-def _pillow():
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UsageError(
-            "image files need Pillow, which is not installed; `pip install "
-            "'caffesurgery[images]'`, or give the images as .npy or .npz"
-        ) from None
-    return Image

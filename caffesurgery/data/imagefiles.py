@@ -34,6 +34,11 @@ class ImageFiles:
         """The path of a file."""
         return str(self.files[place][0])
 
+    def labels(self) -> np.ndarray | None:
+        """The labels of all files, or None."""
+        labels = [label for _, label in self.files]
+        return None if None in labels else np.array(labels, np.int64)
+
     def take(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, int | None]]:
         """Images C x H x W, blue first, and labels."""
         for place in places.tolist():

@@ -1,15 +1,14 @@
-"""Images and labels from NumPy files or a folder, brought to what a net takes.
+"""Images and labels from NumPy files, folders, databases or a net's own data layer, for any net.
 
-In come arrays N x C x H x W (uint8 or float) as a file holds them, or image files; out come
-float32 batches after what Caffe's DataTransformer does: channels swapped, mean subtracted, scaled,
-cropped to the centre.
+In come images N x C x H x W (uint8 or float); out come float32 batches after what Caffe's
+DataTransformer does: channels swapped, mean subtracted, scaled, cropped to the centre.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Union
 
@@ -17,26 +16,42 @@ import numpy as np
 
 from ..errors import DataError
 from ..files.digest import sha256
-from .folder import listed_files, read_folder
+from ..net.net import read_net
+from .database import DATA_FILE, is_lmdb, open_database
+from .decode import look
+from .folder import listed_files
+from .imagefiles import ImageFiles
+from .items import Items, held
 from .npfile import is_numpy, open_numpy
+from .pictures import Pictures
+from .resize import resize as resized
 
 Source = Union[str, os.PathLike, np.ndarray]
 
 _AXES = 4
+_NETS = (".prototxt", ".pbtxt")
 
 
 @dataclass(frozen=True)
 class Images:
-    """``images`` N x C x H x W; ``labels`` N integers or None; ``name`` is where they came from."""
+    """``images`` N x C x H x W; ``labels`` N integers or None; ``name`` is where they came from.
 
-    images: np.ndarray
+    ``prepared`` is the place of the data layer that has prepared them already, "" for none.
+    """
+
+    images: np.ndarray | Items
     labels: np.ndarray | None
     name: str
+    prepared: str = ""
 
     def first(self, count: int | None) -> Images:
         """Its first ``count`` images; all of them where it has no more, or with None."""
+        if count is None:
+            return self
         labels = None if self.labels is None else self.labels[:count]
-        return Images(self.images[:count], labels, self.name)
+        lazy = isinstance(self.images, Items)
+        images = self.images.first(count) if lazy else self.images[:count]
+        return replace(self, images=images, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -93,21 +108,50 @@ class Preprocessing:
                 )
 
 
-def load_images(
-    source: Source, labels: Source | None = None, resize: tuple[int, int] | None = None
+def open_images(
+    source: Source,
+    labels: Source | None = None,
+    resize: tuple[int, int] | None = None,
+    phase: str = "TEST",
 ) -> Images:
-    """Images from an array, a .npy, a .npz (key ``images``, else its first array), or a folder.
+    """Images from an array, a .npy, a .npz, a folder, an LMDB, or the data layer of a prototxt.
 
-    Labels come from ``labels`` in the same forms (key ``labels``), or else from the images' .npz.
-    A folder has image files, brought to ``resize`` (height, width); ``labels`` may then be a list
-    with lines ``path class``, and without it folders inside are the classes.
-    Raises DataError for a file or an array that cannot be that.
+    Of a .npz it is the key ``images``, else its first array. A folder has image files (RGB or
+    grey); ``labels`` may then be a list with lines ``path class``, and without it folders inside
+    are the classes.  An LMDB has images as Caffe reads them (blue first), with labels.  Both are
+    brought to ``resize`` (height, width).  A prototxt means the data layer of its ``phase``, whose
+    images are cut and prepared as in the TEST phase (see ``Images.prepared``).
+
+    Labels come from ``labels`` in the same forms (key ``labels``), or else from the source itself.
+    Large sets are decoded as they are read.  Raises DataError for what cannot be that.
     """
+    from .layer_images import layer_images  # which gives Images
+
+    if isinstance(source, np.ndarray):
+        return _from_arrays(source, labels, resize)
+    if is_lmdb(source):
+        found = _from_pictures(open_database(source), str(source), resize)
+    elif os.path.isdir(source):
+        found = _from_folder(source, labels, resize)
+        labels = labels if _are_arrays(labels) else None
+    elif str(source).endswith(_NETS) and os.path.isfile(source):
+        if resize:
+            raise DataError(f"{source}: says itself how its images are resized; leave out --resize")
+        found = layer_images(read_net(source), phase)
+    else:
+        return _from_arrays(source, labels, resize)
+    if labels is not None:
+        given = _arrays(labels, "labels")["labels"]
+        found = replace(found, labels=_check_labels(given, len(found.images)))
+    return found
+
+
+def _from_arrays(source: Source, labels: Source | None, resize) -> Images:
     name = "the images" if isinstance(source, np.ndarray) else str(source)
-    if not isinstance(source, np.ndarray) and os.path.isdir(source):
-        return _from_folder(name, labels, resize)
     if resize:
-        raise DataError(f"{name}: --resize is for folders of image files; resize the array")
+        raise DataError(
+            f"{name}: --resize is for folders of image files and databases; resize the array"
+        )
     arrays = _arrays(source, "images")
     images = arrays["images"]
     if images.ndim != _AXES or not images.size or images.dtype.kind not in "uif":
@@ -119,17 +163,63 @@ def load_images(
     return Images(images, None if found is None else _check_labels(found, len(images)), name)
 
 
-def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, str], ...]:
-    """(Name, SHA-256) of what ``load_images`` reads, as far as it is in files.
+def _from_folder(source, labels: Source | None, resize: tuple[int, int] | None) -> Images:
+    listed = listed_files(source, None if _are_arrays(labels) else labels)
+    looks = [look(path) for path, _ in listed]
+    for (path, _), (size, _) in zip(listed, looks):
+        if size != looks[0][0] and not resize:
+            raise DataError(
+                f"{path}: is {show(size)} and {listed[0][0]} is {show(looks[0][0])}; bring all to "
+                "one size with --resize"
+            )
+    files = ImageFiles(listed, resize, not all(grey for _, grey in looks))
+    return _from_pictures(files, str(source), red_first=True)
 
-    Of a folder it is the SHA-256 of the lines ``digest  path`` of its images, in their order.
+
+def _from_pictures(
+    pictures: Pictures, name: str, resize: tuple[int, int] | None = None, red_first: bool = False
+) -> Images:
+    """All of ``pictures``; ``red_first`` turns the channels round."""
+
+    def read(places: np.ndarray) -> np.ndarray:
+        made = [_brought(image, resize, name) for image, _ in pictures.take(places)]
+        for image, place in zip(made, places.tolist()):
+            if image.shape != made[0].shape:
+                raise DataError(
+                    f"{pictures.name(place)}: is {show(image.shape)} and "
+                    f"{pictures.name(int(places[0]))} is {show(made[0].shape)}; bring all to one "
+                    "size with --resize"
+                )
+        return np.stack(made)[:, :: -1 if red_first else 1]
+
+    first = read(np.zeros(1, np.int64))[0]
+    items = Items(read, pictures.size, first.shape, first.dtype)
+    return Images(held(items), pictures.labels(), name)
+
+
+def _brought(image: np.ndarray, size: tuple[int, int] | None, name: str) -> np.ndarray:
+    """An image C x H x W in another size."""
+    if size is None:
+        return image
+    if image.dtype != np.uint8:
+        raise DataError(f"{name}: holds {image.dtype} numbers, and --resize is for uint8 images")
+    return resized(image.transpose(1, 2, 0), *size).transpose(2, 0, 1)
+
+
+def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, str], ...]:
+    """(Name, SHA-256) of what ``open_images`` reads, as far as it is in files.
+
+    Of a folder it is the SHA-256 of the lines ``digest  path`` of its images, in their order; of a
+    prototxt its own.
     """
     found = []
     for given in (source, labels):
         if given is None or isinstance(given, np.ndarray):
             continue
         path = Path(given)
-        if path.is_dir():
+        if is_lmdb(path):
+            digest = sha256(path / DATA_FILE)
+        elif path.is_dir():
             listed = listed_files(path, None if _are_arrays(labels) else labels)
             lines = (f"{sha256(image)}  {os.path.relpath(image, path)}\n" for image, _ in listed)
             digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
@@ -141,15 +231,6 @@ def digests(source: Source, labels: Source | None = None) -> tuple[tuple[str, st
 
 def _are_arrays(labels: Source | None) -> bool:
     return isinstance(labels, np.ndarray) or (labels is not None and is_numpy(labels))
-
-
-def _from_folder(name: str, labels: Source | None, resize: tuple[int, int] | None) -> Images:
-    arrays = _are_arrays(labels)
-    listed = listed_files(name, None if arrays else labels)
-    images, classes = read_folder(listed, resize)
-    if arrays:
-        classes = _check_labels(_arrays(labels, "labels")["labels"], len(images))
-    return Images(images, classes, name)
 
 
 def _arrays(source: Source, key: str) -> dict[str, np.ndarray]:

@@ -27,6 +27,9 @@ class Pictures(Protocol):
     def name(self, place: int) -> str:
         """Where a picture comes from, for errors."""
 
+    def labels(self) -> np.ndarray | None:
+        """The labels of all (int64); None where one has none.  Nothing is decoded."""
+
 
 @dataclass(frozen=True)
 class PictureSource:
@@ -38,7 +41,7 @@ class PictureSource:
 
     pictures: Pictures
     transformer: Transformer
-    labels: bool = True
+    labelled: bool = True
     shuffle: bool = False
     skip: int = 0
 
@@ -52,7 +55,7 @@ class PictureSource:
         """Shape of the first picture when it is prepared, and of a label."""
         ((first, _),) = self.pictures.take(np.zeros(1, np.int64))
         made = self.transformer.shape(first.shape, lambda: self.pictures.name(0))
-        return (made, ()) if self.labels else (made,)
+        return (made, ()) if self.labelled else (made,)
 
     def read(self, items: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
         """The pictures of these numbers, and their labels."""
@@ -61,7 +64,12 @@ class PictureSource:
         made = self.transformer(
             images, items, seed, lambda index: self.pictures.name(int(places[index]))
         )
-        return (made, np.array(labels, np.float32)) if self.labels else (made,)
+        return (made, np.array(labels, np.float32)) if self.labelled else (made,)
+
+    def labels(self) -> np.ndarray | None:
+        """The labels of the first round, in the order of seed 0."""
+        found = self.pictures.labels()
+        return None if found is None else found[self._places(np.arange(self.size), 0)]
 
     def _places(self, items: np.ndarray, seed: int) -> np.ndarray:
         if self.skip:

@@ -25,23 +25,28 @@ def default_threads() -> int:
 
 
 def in_order(
-    make: Callable[[int], Value], start: int = 0, threads: int | None = None
+    make: Callable[[int], Value],
+    start: int = 0,
+    threads: int | None = None,
+    stop: int | None = None,
 ) -> Iterator[Value]:
-    """make(start), make(start + 1), ...: one more than there are ``threads`` are under way.
+    """make(start), make(start + 1), ... before ``stop``; one more than ``threads`` are under way.
 
     With 0 threads each is made when it is asked for.  An error comes out in its turn.  Closing the
     iterator drops what nobody has begun and waits for the rest.
     """
+    numbers = iter(itertools.count(start) if stop is None else range(start, stop))
     if threads == 0:
-        yield from map(make, itertools.count(start))
+        yield from map(make, numbers)
         return
     count = threads or default_threads()
     pool = ThreadPoolExecutor(count, "caffesurgery-data")
     try:
-        under_way = deque(pool.submit(make, start + step) for step in range(count + 1))
-        for number in itertools.count(start + count + 1):
+        first = itertools.islice(numbers, count + 1)
+        under_way = deque(pool.submit(make, number) for number in first)
+        while under_way:
             value = under_way.popleft().result()
-            under_way.append(pool.submit(make, number))
+            under_way.extend(pool.submit(make, number) for number in itertools.islice(numbers, 1))
             yield value
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

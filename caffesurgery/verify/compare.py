@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from ..data.images import Images, Preprocessing, Source, load_images, show
+from ..data.images import Images, Preprocessing, Source, open_images, show
 from ..errors import VerifyError
 from ..files.mean import load_mean
 from .batches import batch_size, filled, first_items
@@ -82,8 +82,9 @@ def compare(
 ) -> Comparison:
     """Compare the outputs of two nets, or the blobs named in ``blobs`` (any of both nets).
 
-    ``images`` (N x C x H x W; array, .npy or .npz) and ``labels`` are as ``load_images`` takes
-    them; without images, ``samples`` items of standard normal noise are drawn from ``seed``.
+    ``images`` (an array, a .npy or .npz, a folder, an LMDB, or a prototxt with a data layer) and
+    ``labels`` are as ``open_images`` takes them; without images, ``samples`` items of standard
+    normal noise are drawn from ``seed``.
     ``mean``, ``scale``, ``bgr`` and ``crop`` prepare images as ``Preprocessing`` says, ``inputs``
     gives shapes that a prototxt does not, ``batch`` sets how many items run at once.
 
@@ -91,9 +92,11 @@ def compare(
     fit, ExportError for a net that ONNX cannot hold.
     """
     prepare = Preprocessing(load_mean(mean), scale, bgr, crop)
-    given = None if images is None else load_images(images, labels)
+    given = None if images is None else open_images(images, labels)
     if given is None and labels is not None:
         raise VerifyError("labels without images; give the images that they belong to")
+    if given is not None and given.prepared and prepare != Preprocessing():
+        raise VerifyError(f"{given.prepared} prepares its images already; leave out how")
     running = partial(net_session, inputs=inputs, keep_blobs=blobs)
     with running(net1, weights1) as first, running(net2, weights2) as second:
         names = list(blobs) or [blob for blob in first.outputs if blob in second.outputs]

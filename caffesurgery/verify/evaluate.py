@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.images import show
+from ..data.items import Items
+from ..data.prefetch import in_order
 from ..errors import VerifyError
 from ..export.cut import first_difference, head, tail
 from .batches import batch_size, filled, first_items
@@ -85,8 +87,15 @@ def _batches(subject: Subject, shape: tuple[int, ...]) -> Iterator:
     (value,) = subject.exported.model.inputs
     images, labels = subject.images.images, subject.images.labels
     size = value.dims[0] if isinstance(value.dims[0], int) else batch_size([shape], len(images))
-    for start in range(0, len(images), size):
-        batch = subject.prepare(images[start : start + size], shape)
+
+    def prepared(number: int) -> np.ndarray:
+        return subject.prepare(images[number * size : (number + 1) * size], shape)
+
+    # images that have to be decoded first are made while the net computes
+    threads = None if isinstance(images, Items) else 0
+    batches = in_order(prepared, threads=threads, stop=-(-len(images) // size))
+    for number, batch in enumerate(batches):
+        start = number * size
         own = None if labels is None else labels[start : start + size]
         yield start, len(batch), size, own, {value.name: filled(batch, size)}
 

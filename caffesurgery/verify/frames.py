@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.images import Images, load_images
+from ..data.images import Images, open_images
 from ..errors import VerifyError
 from ..export.model import Model
 from ..export.preprocess import Preprocess, alone
@@ -108,7 +108,7 @@ def feed_of(path, images, *, bare: Model, before: Preprocess | None) -> Feed:
     ``before`` prepares them for ``bare``, the model without preprocessing; None where the file does
     that itself, or they are prepared.
     """
-    given = load_images(images)
+    given = open_images(images)
     if before is None:
         return Feed(given, Session(path))
     stream = io.BytesIO()

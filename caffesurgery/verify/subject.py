@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..data.images import Images, Preprocessing
+from ..data.items import pieces
 from ..errors import VerifyError
 from ..export.onnx import Export, build
 from ..net.net import Net, parse_net
@@ -105,5 +106,6 @@ class Subject:
         for name, array in arrays.items():
             if array is not None:
                 hashed.update(f"{name} {array.dtype.str} {array.shape} ".encode("utf-8", "replace"))
-                hashed.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                for piece in pieces(array):
+                    hashed.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
         return hashed.hexdigest()

@@ -70,7 +70,10 @@ def export(net, weights, path, inputs, force, form, **given):
 @click.argument("weights1")
 @click.argument("net2")
 @click.argument("weights2")
-@click.option("--images", help=".npy or .npz (key images) with the inputs; random ones without.")
+@click.option(
+    "--images",
+    help="Images: .npy, .npz (key images), a folder, an LMDB, or a prototxt; random ones without.",
+)
 @click.option("--labels", help=".npy, or .npz (key labels), with the class of each image.")
 @click.option("--blob", "blobs", multiple=True, help="Compare this blob, not the outputs.")
 @click.option("--mean", help="Subtract: numbers with commas, or a .npy or .binaryproto file.")

@@ -16,8 +16,11 @@ def evaluation_table(data: Mapping) -> Table:
     prepare = data["preprocessing"]
     done = [f"{key} {prepare[key]}" for key in ("mean", "scale") if prepare[key] not in (None, 1.0)]
     done += [word for word in ("bgr", "crop") if prepare[word]]
-    origin = f" ({prepare['from']})" if prepare["from"] else ""
-    notes = [f"images: {', '.join(done) or 'taken as they are'}{origin}"]
+    origin = prepare["from"]
+    if done:
+        notes = [f"images: {', '.join(done)}{f' ({origin})' if origin else ''}"]
+    else:
+        notes = [f"images: as {origin} gives them" if origin else "images: taken as they are"]
     if data["not_finite"]:
         notes.append(f"NaN or infinite scores for {data['not_finite']} images")
     title = f"{data['net']}, blob {data['blob']}: {data['images']} images, {data['source']}"
