@@ -14,6 +14,7 @@ import sys
 import time
 
 from caffesurgery.files import wire
+from caffesurgery.files.solverstate import read_state
 
 FATAL = {
     "disk": ("io.cpp:91", "Check failed: proto.SerializeToOstream(&output) "),
@@ -67,7 +68,7 @@ def main() -> None:
     say(f"flags {flags} in {os.getcwd()}", place="caffe.cpp:1")
     begin = 0
     if "-snapshot" in flags:
-        begin = int(re.search(r"_iter_(\d+)", flags["-snapshot"])[1])
+        begin = read_state(flags["-snapshot"]).iteration
     for iteration in range(begin, most):
         if iteration == most // 2:
             if how in FATAL:

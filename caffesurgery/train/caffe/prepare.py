@@ -12,12 +12,13 @@ from pathlib import Path
 from ...errors import TrainError
 from ...files import caffemodel, text
 from ...files.atomic import write_bytes
+from ...files.solverstate import read_state, write_state
 from ..check import require_data, require_space, require_weights
 from ..job import Job
 from ..solver import Solver, edit, read_solver
-from ..states import learned_weights, read_state, relocated
 
-SOLVER, LOG, PREFIX, RESULT = "caffe_solver.prototxt", "caffe.log", "snapshot", "trained.caffemodel"
+SOLVER, LOG, CLEAN = "caffe_solver.prototxt", "caffe.log", "without_gradients.caffemodel"
+_STATE = "begun_from.solverstate"
 _SNAPSHOTS = 10
 """Snapshots of a training whose solver asks for none; the last two of them are kept."""
 _DISPLAYS = 200
@@ -48,7 +49,7 @@ def prepare(binary: Path, job: Job) -> Run:
     command = [str(binary), "train", "-solver", str((job.folder / SOLVER).absolute())]
     job.folder.mkdir(parents=True, exist_ok=True)
     if job.state is not None:
-        state, begin = _state(job, solver.folder)
+        state, begin = _state(job)
         command += ["-snapshot", str(state.absolute())]
     elif job.weights is not None:
         weights = caffemodel.read(job.weights)
@@ -72,22 +73,25 @@ def _refuse_foreign(job: Job) -> None:
             raise TrainError(f"Caffe trains without {what}: {instead}, or take --trainer torch")
 
 
-def _state(job: Job, folder: Path) -> tuple[Path, int]:
-    """The state to go on from, with a caffemodel that is there; and its iteration."""
-    path = Path(job.state)
-    if path.name.endswith(".h5"):
-        return path, 0
-    state = read_state(path)
-    weights = learned_weights(state, folder)
-    if (folder / state.learned_net).is_file():
-        return path, state.iteration
-    moved = relocated(state, weights.absolute(), job.folder / f"moved_{path.name}")
-    return moved, state.iteration
+def _state(job: Job) -> tuple[Path, int]:
+    """The state to go on from, in a copy that says where its caffemodel is now; its iteration."""
+    if Path(job.state).name.endswith(".h5"):
+        return Path(job.state), 0
+    state = read_state(job.state)
+    target = job.folder / _STATE
+    weights = str(Path(state.weights).absolute()) if state.weights else ""
+    write_state(target, state.iteration, weights, state.history, state.current_step, force=True)
+    return target, state.iteration
+
+
+def snapshot_stem(solver: Solver) -> str:
+    """What the names of snapshots begin with: the last part of the solver's own prefix."""
+    return Path(solver.snapshot_prefix).name or Path(solver.path).stem
 
 
 def _write_solver(job: Job, solver: Solver) -> None:
     changes: dict = {
-        "snapshot_prefix": str((job.folder / PREFIX).absolute()),
+        "snapshot_prefix": str((job.folder / snapshot_stem(solver)).absolute()),
         "snapshot_format": None,
         "snapshot_diff": None,
         "snapshot_after_train": None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,18 +16,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from ...errors import TrainError, WeightsError
+from ...errors import TrainError
 from ...files import caffemodel
-from ...files.atomic import writing
-from ...files.caffemodel import Caffemodel, NewLayer
 from ..job import Job, Outcome, Tick
-from ..states import Snapshot, snapshots
+from ..snapshots import Snapshot, finite, hand_on, has_gradients, snapshots
 from .binary import find_caffe
 from .endings import ending
 from .log import Log
-from .prepare import LOG, RESULT, Run, prepare
+from .prepare import CLEAN, LOG, Run, prepare
 
 _PATIENCE = 2
 """Times that Ctrl-C asks for a snapshot before it ends Caffe at once."""
@@ -140,11 +135,11 @@ def _outcome(job: Job, run: Run, log: Log, how: str, message: str) -> Outcome:
     if how == "done":
         if last is None or last.iteration < run.solver.max_iter:
             how, message = "failed", "Caffe says that it is done, but left no snapshot of the end"
-        elif not _finite(caffemodel.read(last.weights)):
+        elif not finite(caffemodel.read(last.weights)):
             how, message = "diverged", "the weights at the end hold numbers that are not finite"
             weights = None
-        else:
-            weights = _handed_on(last.weights, job.folder / RESULT)
+        elif has_gradients(caffemodel.read(last.weights)):
+            weights = hand_on(last.weights, job.folder / CLEAN, force=True)
     if how not in ("done", "interrupted") and last is not None:
         message += f"; the last good snapshot is of iteration {last.iteration}: {last.weights}"
     return Outcome(
@@ -160,27 +155,6 @@ def _last_good(job: Job, log: Log, begin: int) -> Snapshot | None:
         before = job.state is not None and snapshot.iteration <= begin
         if not before and snapshot.weights.name not in announced:
             continue  # left by another run in this folder
-        if not log.diverged or _finite(caffemodel.read(snapshot.weights)):
+        if not log.diverged or finite(caffemodel.read(snapshot.weights)):
             return snapshot
     return None
-
-
-def _finite(model: Caffemodel) -> bool:
-    return all(np.isfinite(blob.array()).all() for layer in model.layers for blob in layer.blobs)
-
-
-def _handed_on(snapshot: Path, target: Path) -> Path:
-    """A caffemodel without gradients at ``target``; WeightsError where the snapshot is none."""
-    model = caffemodel.read(snapshot)
-    if not model.layers:
-        raise WeightsError(f"{snapshot}: no layers in it; expected the weights of the net")
-    if any(blob.has_diff for layer in model.layers for blob in layer.blobs):
-        layers = (
-            NewLayer(layer.name, layer.type, (), (), [blob.array() for blob in layer.blobs])
-            for layer in model.layers
-        )
-        caffemodel.write(target, model.net_name, layers, force=True)
-        return target
-    with writing(target, force=True) as stream, snapshot.open("rb") as source:
-        shutil.copyfileobj(source, stream, 1 << 22)
-    return target
