@@ -25,6 +25,7 @@ _API = (
     "export_onnx",
     "inspect",
     "load",
+    "make_solver",
     "plan",
     "preprocessing",
     "read_plan",
@@ -32,6 +33,7 @@ _API = (
     "run",
     "save",
     "time_net",
+    "train_net",
 )
 __all__ = [*_API, "SurgeryError", "__version__"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import protos
 import pytest
+from fakenet import SOLVER, _fake_caffe, _real_caffe  # noqa: F401
+from fakenet import TRAIN_NET as NET
 from nets import write_net
 
 from caffesurgery.errors import FileError, SurgeryError, TrainError, WeightsError
@@ -28,41 +29,10 @@ from caffesurgery.train.freeze import frozen
 from caffesurgery.train.job import Job, choose, trainers
 from caffesurgery.train.snapshots import snapshots
 
-NET = """name: "tiny"
-layer { name: "data" type: "DummyData" top: "data" top: "label"
-  dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 }
-    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
-layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
-  inner_product_param { num_output: 3 } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""
-SOLVER = """net: "net.prototxt"  # mine
-base_lr: 0.01
-lr_policy: "fixed"
-max_iter: 12
-display: 1
-snapshot: 4
-snapshot_prefix: "mine"
-solver_mode: CPU
-"""
-
 
 @pytest.fixture(name="tiny")
-def _tiny(tmp_path, monkeypatch):
-    """A job on a tiny net, run from its folder by the stand-in for Caffe."""
-    monkeypatch.chdir(tmp_path)
-    write_net(Path(), NET, "net")
-    Path("net.caffemodel").rename("start.caffemodel")
-    Path("solver.prototxt").write_text(SOLVER)
-    binary = tmp_path / "bin/caffe"
-    binary.parent.mkdir()
-    script = Path(__file__).parent / "fakecaffe.py"
-    binary.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
-    binary.chmod(0o755)
-    root = str(Path(__file__).resolve().parent.parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("FAKE_WEIGHTS", str(tmp_path / "start.caffemodel"))
-    monkeypatch.setenv("CAFFE_BIN", str(binary))
+def _tiny(fake_caffe):
+    """A job on a tiny net, for the stand-in."""
     return Job(Path("solver.prototxt"), Path("out"), Path("start.caffemodel"))
 
 
@@ -248,11 +218,7 @@ def test_without_caffe_the_alternative_is_named(monkeypatch, tmp_path):
 
 
 @pytest.fixture(name="real")
-def _real(monkeypatch):
-    """The real Caffe's path, with a quiet environment."""
-    if not os.environ.get("CAFFE_BIN"):
-        pytest.skip("no Caffe: set CAFFE_BIN to its binary")
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+def _real(real_caffe):
     return CaffeTrainer()
 
 

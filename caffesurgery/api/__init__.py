@@ -21,6 +21,7 @@ from .phones import bench, check_mobile, export_for_phones, preprocessing
 from .run import run, time_net
 from .save import file_names, save
 from .surgery import Result, apply, explain, plan, read_plan, restore
+from .train import make_solver, train_net
 
 __all__ = [
     "Evaluator",
@@ -41,6 +42,7 @@ __all__ = [
     "file_names",
     "inspect",
     "load",
+    "make_solver",
     "plan",
     "preprocessing",
     "read_plan",
@@ -48,4 +50,5 @@ __all__ = [
     "run",
     "save",
     "time_net",
+    "train_net",
 ]

@@ -6,7 +6,6 @@ Exits with 0, with 1 when the job failed, and with 2 when the command line was w
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 
@@ -28,8 +27,9 @@ def _prepare() -> None:
     prototxt may be in any encoding.  Layers are decomposed side by side, each with one BLAS thread,
     which has to be said before NumPy is loaded.
     """
-    for library in ("OPENBLAS", "MKL", "OMP"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    from ..workers.threads import one_thread
+
+    one_thread()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

@@ -10,6 +10,7 @@ from .nets import MACS_NOTE, inspect_net, net_cost, per_image
 from .onnx import export_report
 from .phones import accelerator_rows, bench_report, variant_rows
 from .surgery import operation_report, plan_report, ranks_report, restoration_report
+from .train import solver_report, training_report
 
 __all__ = [
     "MACS_NOTE",
@@ -25,5 +26,7 @@ __all__ = [
     "plan_report",
     "ranks_report",
     "restoration_report",
+    "solver_report",
+    "training_report",
     "variant_rows",
 ]

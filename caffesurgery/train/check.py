@@ -77,7 +77,10 @@ def require_weights(net: Net, weights: Caffemodel, shapes: NetShapes | None = No
 
 def require_space(folder: Path, weights: int) -> None:
     """TrainError where the disk has no room for snapshots of weights of so many bytes."""
-    free = shutil.disk_usage(folder).free
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
     if free < _COPIES * weights:
         raise TrainError(
             f"{folder}: {free >> 20} MiB are free, and snapshots of this net take "

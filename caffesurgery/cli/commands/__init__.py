@@ -9,7 +9,18 @@ from .group import cli
 
 __all__ = ["cli"]
 
-TOPICS = ("nets", "cost", "time", "ranks", "surgery", "onnx", "phones", "evaluate", "catalogue")
+TOPICS = (
+    "nets",
+    "cost",
+    "time",
+    "ranks",
+    "surgery",
+    "onnx",
+    "phones",
+    "evaluate",
+    "train",
+    "catalogue",
+)
 """Modules in the order in which ``--help`` lists their commands: that of the job."""
 
 for _topic in TOPICS:

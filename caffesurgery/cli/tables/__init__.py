@@ -9,6 +9,7 @@ from .ranks import explanation_table, ranks_table
 from .surgery import methods_table, operation_table, restoration_table
 from .table import Table
 from .time import time_table
+from .train import solver_table, training_table
 
 __all__ = [
     "Table",
@@ -26,7 +27,9 @@ __all__ = [
     "profile_table",
     "ranks_table",
     "restoration_table",
+    "solver_table",
     "time_table",
+    "training_table",
     "variants_table",
     "zoo_table",
 ]

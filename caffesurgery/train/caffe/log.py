@@ -68,7 +68,10 @@ class Log:
         self._in_fatal = False
         if found := _LOSS.match(said):
             self._at(int(found[1]))
-            self._lost(_number(found[2]))
+            loss = _number(found[2])
+            # behind the last update Caffe makes one forward pass more, of which it only prints
+            if self.iteration < self.max_iterations or not math.isfinite(loss):
+                self._lost(loss)
             self.train = {}
         elif found := _RATE.match(said):
             self._at(int(found[1]))

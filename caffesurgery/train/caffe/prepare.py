@@ -47,7 +47,6 @@ def prepare(binary: Path, job: Job) -> Run:
         require_data(test.read(), "TEST", solver.folder)
     fresh, size, begin = [], 0, 0
     command = [str(binary), "train", "-solver", str((job.folder / SOLVER).absolute())]
-    job.folder.mkdir(parents=True, exist_ok=True)
     if job.state is not None:
         state, begin = _state(job)
         command += ["-snapshot", str(state.absolute())]
@@ -58,6 +57,7 @@ def prepare(binary: Path, job: Job) -> Run:
     if job.gpus:
         command += ["-gpu", ",".join(map(str, job.gpus))]
     require_space(job.folder, size)
+    job.folder.mkdir(parents=True, exist_ok=True)
     _write_solver(job, solver)
     return Run(tuple(command), solver.folder, solver, begin, not solver.snapshot, tuple(fresh))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ...errors import TrainError
 from ...files import caffemodel
+from ...workers.threads import users_environment
 from ..job import Job, Outcome, Tick
 from ..snapshots import Snapshot, finite, hand_on, has_gradients, snapshots
 from .binary import find_caffe
@@ -61,7 +62,7 @@ class CaffeTrainer:
 def _follow(run: Run, folder: Path, log: Log, tick: Callable[[Tick], None] | None) -> int:
     """Run the command and feed its lines to the log, which is kept in the folder; its status."""
     # glog also writes to files in the temporary folder unless it is told not to
-    environment = {**os.environ, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+    environment = {**users_environment(), "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
     try:
         process = subprocess.Popen(
             run.command, cwd=run.folder, env=environment, stdout=subprocess.PIPE,
@@ -122,11 +123,16 @@ def _passing_on(process: subprocess.Popen) -> Iterator[None]:
         asked += 1
         _signal(process, signal.SIGINT if asked <= _PATIENCE else signal.SIGKILL)
 
-    before = signal.signal(signal.SIGINT, handle)
+    # the command line ends on these two as on Ctrl-C; others may want them for themselves
+    polite = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
+    asked_by = [signal.SIGINT]
+    asked_by += [one for one in polite if signal.getsignal(one) is signal.default_int_handler]
+    before = {number: signal.signal(number, handle) for number in asked_by}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _outcome(job: Job, run: Run, log: Log, how: str, message: str) -> Outcome:
