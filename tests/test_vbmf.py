@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from test_ranks import candidate
 
+from caffesurgery.decompose.truncated import gram
 from caffesurgery.errors import UsageError
 from caffesurgery.files.caffemodel import read
-from caffesurgery.ranks import Choice, parse_rule
-from caffesurgery.ranks.evbmf import _FreeEnergy, _threshold, compatible, estimate, spectrum
+from caffesurgery.ranks import Choice, large, parse_rule
+from caffesurgery.ranks.evbmf import FreeEnergy, compatible, estimate, minimum
+from caffesurgery.ranks.large import Beyond, by_leading, estimate_of
+from caffesurgery.ranks.spectrum import Spectrum, prepared, spectrum, spectrum_of
 
 
 def unfolded(kernel, how):
@@ -82,16 +85,14 @@ def test_the_rank_changes_neither_with_scale_nor_with_transposition(unfoldings):
 def test_no_noise_variance_has_a_lower_free_energy(shape):
     matrix = noisy(*shape, min(5, *shape), noise=2.0)
     found = spectrum(matrix)
-    squares = found.squares / found.squares.sum()
-    energy = _FreeEnergy(squares, found.rows / found.columns, _threshold(found))
+    energy = FreeEnergy(found)
 
     def value(u):
-        signals = np.array([np.count_nonzero(squares * u > energy.threshold)])
+        signals = np.array([np.count_nonzero(energy.squares * u > energy.threshold)])
         return energy.values(np.array([u]), signals)[0]
 
-    noise = estimate(found).noise
-    least = value(found.squares.sum() / (found.columns * noise))
-    tried = np.geomspace(found.rows, found.rows * 100, 4000)
+    least = value(energy.noise(1.0) / estimate(found).noise)
+    tried = np.geomspace(1, 100, 4000)
     assert least <= min(value(u) for u in tried) + 1e-9
 
 
@@ -174,3 +175,80 @@ def test_layers_of_noise_zeros_or_full_rank_are_left_alone_with_the_reason():
     assert "nothing but noise" in allocated("channel", rank=0).why
     assert "weights are zero" in allocated("channel", rank=0, noise=0.0).why
     assert "full rank" in allocated("cp2", "vbmf:weaken=0.01").why
+
+
+@pytest.fixture(scope="module")
+def from_a_part():
+    """A function from a matrix to (the estimate from a part of its spectrum, that from all)."""
+
+    def both(matrix):
+        ready = prepared(matrix)
+        total = gram(ready.matrix, wide=False)
+        return by_leading(total, ready), estimate(spectrum_of(ready, total))
+
+    return both
+
+
+def wide_noise(rank, strength, rows=1000, columns=1300, seed=0):
+    """Noise, and ``rank`` squares of ``strength`` times the least that the theory can tell."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((rows, columns), np.float32)
+    sides = (rng.standard_normal((size, rank), np.float32) for size in (rows, columns))
+    left, right = (np.linalg.qr(side)[0] for side in sides)
+    least = 2.5129 * np.sqrt(rows * columns)
+    return matrix + left * np.sqrt(least * np.float32(strength)) @ right.T
+
+
+@pytest.mark.parametrize(
+    "rank, strength",
+    [
+        (0, 1.0),
+        (30, np.geomspace(1.1, 100, 30)),
+        (24, np.linspace(0.8, 1.3, 24)),
+        (40, np.repeat([200, 1.15], 20)),
+    ],
+)
+def test_the_leading_part_of_a_spectrum_gives_the_rank_of_all_of_it(from_a_part, rank, strength):
+    part, whole = from_a_part(wide_noise(rank, strength))
+    assert part.rank == whole.rank
+    assert part.noise == pytest.approx(whole.noise, rel=1e-4)
+    assert part.energy == pytest.approx(whole.energy, rel=1e-4, abs=1e-9)
+
+
+def test_high_ranks_and_matrices_without_noise_need_the_whole_spectrum(from_a_part):
+    assert from_a_part(wide_noise(400, np.geomspace(2, 2000, 400)))[0] is None
+    exact = noisy(800, 900, 20, noise=0.0)
+    assert from_a_part(exact)[0] is None
+    assert estimate_of(exact)[0].rank >= 20
+
+
+def test_more_signals_than_were_looked_at_are_not_ruled_out():
+    """Where some of the unseen eigenvalues make the free energy lower, nothing is claimed."""
+    rows, columns, seen = 1000, 1300, 3
+    squares = np.concatenate([np.geomspace(9e4, 5e4, seen), np.full(200, 1e4), np.full(797, 10.0)])
+    part = Spectrum(squares[:seen], columns, more=rows - seen, rest=float(squares[seen:].sum()))
+    beyond = Beyond(squares, np.ones(rows), columns)
+    energy = FreeEnergy(part)
+    precision, rank = minimum(energy)
+    least = energy.values(np.array([precision]), np.array([rank]))[0]
+    assert estimate(Spectrum(squares, columns)).rank == 203
+    assert not beyond.is_higher(energy, least)
+    assert beyond.signals() == 203
+
+
+def test_a_large_matrix_goes_by_its_leading_part_at_any_scale(monkeypatch):
+    monkeypatch.setattr(large, "PARTIAL", 900)
+    monkeypatch.setattr(large, "spectrum_of", None)  # all of the spectrum is not asked for
+    matrix = wide_noise(12, 4.0)
+    for given in (matrix, matrix.T * np.float32(1e-25), matrix * np.float32(1e20)):
+        assert estimate_of(given)[0].rank == 12
+    found = estimate_of(matrix * 4)[0].noise / 16
+    assert found == pytest.approx(1.0, rel=0.05)
+
+
+def test_blobs_that_lie_askew_in_their_file_are_read_in_pieces():
+    matrix = noisy(40, 90, 6)
+    data = np.frombuffer(b"abc" + matrix.tobytes(), np.float32, matrix.size, 3).reshape(40, 90)
+    assert not data.flags.aligned
+    assert estimate_of(data)[0].rank == 6
+    assert np.allclose(gram(data, wide=False), gram(matrix, wide=False), rtol=1e-6)

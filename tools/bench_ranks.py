@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from caffesurgery.ranks.evbmf import compatible, estimate, spectrum
+from caffesurgery.ranks.evbmf import compatible
 from caffesurgery.ranks.knapsack import Item, lagrangian, solve
+from caffesurgery.ranks.large import estimate_of
+from caffesurgery.ranks.spectrum import spectrum
 
 MATRICES = ((64, 576), (256, 2304), (512, 4608), (9, 98304))
 VGG16 = (
@@ -22,6 +24,7 @@ VGG16 = (
     (512, 512), (512, 512), (512, 512), (512, 512), (512, 512),
 )  # fmt: skip
 FC = ((4096, 25088), (4096, 4096), (1000, 4096))
+HIGH = (4096, 4096, 800)  # not of VGG16: about what rank a part of the spectrum still suffices for
 
 
 def seconds(task: Callable[[], object]) -> tuple[float, object]:
@@ -31,10 +34,10 @@ def seconds(task: Callable[[], object]) -> tuple[float, object]:
     return time.process_time() - start, found
 
 
-def planted(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+def planted(rows: int, columns: int, rank: int | None = None, seed: int = 0) -> np.ndarray:
     """A matrix (rows, columns), float32: a tenth of the rank with a falling spectrum, and noise."""
     rng = np.random.default_rng(seed)
-    rank = max(1, min(rows, columns) // 10)
+    rank = rank or max(1, min(rows, columns) // 10)
     left = rng.standard_normal((rows, rank), np.float32) / np.sqrt(np.arange(1, rank + 1))
     noise = rng.standard_normal((rows, columns), np.float32)
     return left.astype(np.float32) @ rng.standard_normal((rank, columns), np.float32) + 0.3 * noise
@@ -50,7 +53,7 @@ def matrices(with_public: bool) -> None:
     """VBMF of single matrices."""
     for rows, columns in MATRICES:
         matrix = planted(rows, columns)
-        ours, found = seconds(lambda matrix=matrix: estimate(spectrum(matrix)))
+        ours, found = seconds(lambda matrix=matrix: estimate_of(matrix)[0])
         line = f"vbmf {rows:>4} x {columns:<6} rank {found.rank:>3}  {1e3 * ours:8.1f} ms"
         if with_public and rows * columns < 3_000_000 and columns < 5000:
             theirs, _ = seconds(lambda matrix=matrix: public(matrix))
@@ -65,14 +68,17 @@ def vgg16() -> None:
         kernel = planted(outputs, inputs * 9).reshape(outputs, inputs, 3, 3)
         by_input = kernel.transpose(1, 2, 3, 0).reshape(inputs, -1)
         for matrix in (kernel.reshape(outputs, -1), by_input):
-            total += seconds(lambda matrix=matrix: estimate(spectrum(matrix)))[0]
+            total += seconds(lambda matrix=matrix: estimate_of(matrix)[0])[0]
     print(f"vbmf VGG16, 13 convolutions: {total:.2f} s", flush=True)
     for shape in FC:
         matrix = planted(*shape)
-        took, found = seconds(lambda matrix=matrix: estimate(spectrum(matrix)))
+        took, found = seconds(lambda matrix=matrix: estimate_of(matrix)[0])
         total += took
         print(f"vbmf {shape[0]} x {shape[1]}: {took:.2f} s, rank {found.rank}", flush=True)
     print(f"vbmf VGG16, all layers: {total:.2f} s")
+    matrix = planted(*HIGH)
+    took, found = seconds(lambda: estimate_of(matrix)[0])
+    print(f"vbmf {HIGH[0]} x {HIGH[1]}: {took:.2f} s, rank {found.rank}")
 
 
 def net(layers: int, most: int, seed: int = 0) -> list[Item]:

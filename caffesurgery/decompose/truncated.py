@@ -15,6 +15,7 @@ from scipy.linalg import blas, eigh, lapack, qr
 
 DIRECT = 1500  # short sides up to here: Gram matrix and all its eigenvectors
 _CHUNK = 1 << 19  # elements converted to float64 at a time
+_PIECE = 6 << 20  # elements copied at a time where they do not lie as BLAS wants them
 _APART = 0.2  # columns with a smaller sine to those before them are orthonormalised by reflections
 _DEGREE, _CUT = 3, 0.9  # of the Chebyshev filter; its cut over the least Rayleigh quotient
 _SPREAD = 64  # Rayleigh quotients further apart are too much for the filter in float32
@@ -62,9 +63,10 @@ def gram(matrix: np.ndarray, wide: bool | None = None) -> np.ndarray:
     wide = rows <= DIRECT if wide is None else wide
     dtype, syrk = (np.float64, blas.dsyrk) if wide else (np.float32, blas.ssyrk)
     total = np.zeros((rows, rows), dtype, order="F")
-    step = max(1, _CHUNK // rows) if wide else columns
+    ready = matrix.flags.aligned and matrix.flags.forc
+    step = columns if ready and not wide else max(1, (_CHUNK if wide else _PIECE) // rows)
     for start in range(0, columns, step):
-        piece = matrix[:, start : start + step].astype(dtype, order="K", copy=False)
+        piece = matrix[:, start : start + step].astype(dtype, order="K", copy=not ready)
         flip = not piece.flags.f_contiguous
         piece = piece.T if flip else piece
         total = syrk(1.0, piece, beta=1.0, c=total, trans=int(flip), overwrite_c=1)

@@ -206,5 +206,5 @@ class Tucker1In(_Tucker1):
         return by_input(block)
 
     def fold(self, svd, T, S, D, E):
-        core = svd.projected.reshape(-1, D, E, T)
-        return svd.left.T[:, :, None, None], core.transpose(3, 0, 1, 2)
+        core = svd.projected.reshape(-1, T, D, E)
+        return svd.left.T[:, :, None, None], core.transpose(1, 0, 2, 3)

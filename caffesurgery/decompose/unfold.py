@@ -11,8 +11,8 @@ def by_output(block: np.ndarray) -> np.ndarray:
 
 
 def by_input(block: np.ndarray) -> np.ndarray:
-    """Mode-3 unfolding S x (D E T) of a kernel (T, S, D, E); a copy for kernels above 1 x 1."""
-    return block.transpose(1, 2, 3, 0).reshape(block.shape[1], -1)
+    """Mode-3 unfolding S x (T D E) of a kernel (T, S, D, E); a copy for kernels above 1 x 1."""
+    return block.transpose(1, 0, 2, 3).reshape(block.shape[1], -1)
 
 
 def by_tap(block: np.ndarray) -> np.ndarray:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from .candidate import Candidate
 from .context import ALONE
-from .evbmf import Estimate, compatible, estimate, spectrum
+from .evbmf import Estimate, compatible
+from .large import estimate_of
 from .options import Option, share
 from .rule import Allocation, Choice, Rule, Skip, register
+from .spectrum import spectrum
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ class Vbmf(Rule):
         if self.given["compat"]:
             seen = spectrum(matrix, dead=0.0)
             return _Found(name, Estimate(compatible(seen), 0.0, 0.0), 0)
-        seen = spectrum(matrix)
-        return _Found(name, estimate(seen), sum(seen.dead))
+        return _Found(name, *estimate_of(matrix))
 
 
 def _largest(seen: list[list[_Found]]) -> dict[str, int]:
