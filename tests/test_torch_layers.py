@@ -131,6 +131,23 @@ def test_losses_and_their_gradients(name):
     check_gradient(net, arrays)
 
 
+def test_losses_are_bounded_but_their_gradients_are_not():
+    text = (
+        INPUT % 4
+        + """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+      inner_product_param { num_output: 2 } } """
+    )
+    net = make(text + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" }')
+    arrays = inputs_of(net)
+    arrays["label"][:] = 0
+    with torch.no_grad():
+        net.values[1][1] = 1e9  # the other class, beyond any doubt
+    loss, _ = net(tensors(arrays))
+    loss.backward()
+    assert loss.item() == pytest.approx(87.33655, rel=1e-6)
+    assert net.values[1].grad.tolist() == [-1, 1]
+
+
 def with_top(text: str) -> str:
     return text[: text.rstrip().rfind("}")] + ' top: "made" }'
 

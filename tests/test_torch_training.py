@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -17,14 +16,18 @@ from caffesurgery.files import caffemodel
 from caffesurgery.files.solverstate import read_state, write_state
 from caffesurgery.train import torch as torch_trainer
 from caffesurgery.train.job import Job, choose
-from caffesurgery.train.solver import edited, learning_rate
+from caffesurgery.train.solver import edited
 
 torch = pytest.importorskip("torch", reason="the trainer that needs no Caffe needs torch")
 pytest.importorskip("h5py", reason="the runs' images are in an HDF5 file")
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+from compare_training import differences  # noqa: E402
+
 NET = """name: "small"
-layer { name: "data" type: "Input" top: "data" top: "label"
-  input_param { shape { dim: 8 dim: 3 dim: 6 dim: 6 } shape { dim: 8 } } }
+layer { name: "data" type: "HDF5Data" top: "data" top: "label"
+  hdf5_data_param { source: "none.txt" batch_size: 8 } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 }
   param { lr_mult: 2 decay_mult: 0 }
   convolution_param { num_output: 6 kernel_size: 3 weight_filler { type: "xavier" } } }
@@ -80,39 +83,9 @@ def blobs(path) -> dict[str, list[np.ndarray]]:
     return {name: [blob.array() for blob in model.blobs(name)] for name in model.names()}
 
 
-def distances(path, other):
-    """How far the blobs of two caffemodels are from each other, in units of their norms."""
-    mine, theirs = blobs(path), blobs(other)
-    assert [name for name in theirs if theirs[name]] == [name for name in mine if mine[name]]
-    for name in theirs:
-        for a, b in zip(mine[name], theirs[name]):
-            assert a.shape == b.shape
-            yield np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12)
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_training_follows_the_runs_of_real_caffe(run, shared, tmp_path):
-    from caffesurgery.train.torch.session import Session
-
-    folder = shared("training", run)
-    job = Job(folder / "solver.prototxt", tmp_path, weights=folder / "init.caffemodel")
-    expected = json.loads((folder / "losses.json").read_text())["loss_of_last_forward"]
-    session = Session(job)
-    solver, losses = session.solver, []
-    batches = session.batches()
-    for iteration in range(solver.max_iter):
-        session.updater.zero()
-        for part in range(solver.iter_size):
-            number = iteration * solver.iter_size + part
-            _, given = session.forward_backward(next(batches), number, outputs=True)
-        losses.append(given["loss"].item())
-        session.updater.step(iteration, learning_rate(solver, iteration))
-        session.iteration += 1
-    batches.close()
-    weights, _ = session.snapshot()
-    of_losses = max(abs(met / real - 1) for met, real in zip(losses, expected))
-    of_weights = max(distances(weights, folder / "final.caffemodel"))
-    assert len(losses) == len(expected) == 30
+    of_losses, of_weights = differences(shared("training", run), tmp_path)
     assert of_losses < 1e-3 and of_weights < 1e-3, (of_losses, of_weights)
 
 

@@ -25,7 +25,10 @@ _MOST_NUMBERS = 1000
 
 
 class Loop:
-    """Trains a session to its end; ``tick`` is called as it goes on."""
+    """Trains a session to its end; ``tick`` is called as it goes on.
+
+    ``metrics`` are the net's outputs when they were last asked for, ``good`` is the last snapshot.
+    """
 
     def __init__(self, session: Session, tick: Callable[[Tick], None] | None = None):
         self.session, self.solver = session, session.solver
@@ -37,7 +40,7 @@ class Loop:
         self.good: tuple[Path | None, Path | None] = session.began_from
         self._losses: deque[float] = deque(maxlen=self.solver.average_loss)
         self._unread: list[torch.Tensor] = []
-        self._metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._tested: dict[str, float] = {}
         self._first, self._began, self._ticked = session.iteration, time.monotonic(), 0.0
 
@@ -110,7 +113,7 @@ class Loop:
             loss, given = session.forward_backward(next(batches), number, outputs, part + 1 < count)
             total = loss if total is None else total + loss
         if outputs:
-            self._metrics = _numbers(given)
+            self.metrics = _numbers(given)
         return total / count if count > 1 else total
 
     def _read(self) -> bool:
@@ -175,7 +178,7 @@ class Loop:
                 self.solver.max_iter,
                 self._loss(),
                 learning_rate(self.solver, iteration),
-                {**self._metrics, **self._tested},
+                {**self.metrics, **self._tested},
                 (now - self._began) / done * left if done else None,
             )
         )

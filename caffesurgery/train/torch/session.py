@@ -200,8 +200,14 @@ def _shapes(use: NetUse, feeds: Feeds, of: int) -> NetShapes:
                 f"{feed.where}: a batch of {feed.batch} cannot be shared equally by {of} "
                 "processes; choose a batch_size that is a multiple of them"
             )
-    inputs = {top: (shape[0] // of, *shape[1:]) for top, shape in feeds.shapes.items()}
-    return infer(use.read(), use.phase, inputs, stages=use.stages, level=use.level)
+    if of > 1 and len({feed.batch for feed in feeds.feeds}) > 1:
+        sizes = ", ".join(f"'{feed.tops[0]}' {feed.batch}" for feed in feeds.feeds)
+        raise TrainError(
+            f"{feeds.feeds[0].where}: {of} processes can share batches of one size only, met "
+            f"{sizes}; train by one process"
+        )
+    batch = feeds.batch // of if of > 1 and feeds.batch else None
+    return infer(use.read(), use.phase, feeds.shapes, batch, use.stages, use.level)
 
 
 def _check_overrides(solver: Solver, job: Job) -> None:

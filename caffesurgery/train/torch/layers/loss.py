@@ -64,6 +64,12 @@ def _full(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _bounded(x: torch.Tensor, least: float | None = None, most: float | None = None):
+    """The numbers within bounds; beyond them Caffe's gradient is not 0 but that of the identity."""
+    plain = x.detach()
+    return plain.clamp(least, most) + (x - plain)
+
+
 @trains("SoftmaxWithLoss")
 def softmax_loss(build: Build) -> Forward:
     """Mean of -log of the label's softmax; a second top gives the softmax, without gradient."""
@@ -75,10 +81,7 @@ def softmax_loss(build: Build) -> Forward:
         scores = _full(bottoms[0]).reshape(shape)
         labels = bottoms[1].reshape(shape[:1] + shape[2:]).long()
         terms = F.cross_entropy(scores, labels, reduction="none", ignore_index=skip)
-        # the cap changes the loss, but not its gradient
-        whole = terms.sum()
-        loss = whole + (terms.detach().clamp(max=_MOST).sum() - whole.detach())
-        loss = loss / norm(norm.counted(labels))
+        loss = _bounded(terms, most=_MOST).sum() / norm(norm.counted(labels))
         if len(build.layer.tops) < 2:
             return loss
         return loss, torch.softmax(bottoms[0].detach(), axis)
@@ -104,9 +107,8 @@ def infogain_loss(build: Build) -> Forward:
         rows = matrix[known].movedim(-1, 1)
         if counted is not None:
             rows = rows * counted[:, None]
-        terms = F.log_softmax(scores, 1)
-        capped = terms.detach().clamp(min=log(_LEAST)) - terms.detach()
-        loss = -(rows * (terms + capped)).sum() / norm(counted)
+        terms = _bounded(F.log_softmax(scores, 1), least=log(_LEAST))
+        loss = -(rows * terms).sum() / norm(counted)
         if len(build.layer.tops) < 2:
             return loss
         return loss, torch.softmax(bottoms[0].detach(), axis)
@@ -128,9 +130,7 @@ def logistic_loss(build: Build) -> Forward:
     def forward(bottoms, blobs):
         rows = _full(bottoms[0]).reshape(len(bottoms[0]), -1)
         picked = rows.gather(1, bottoms[1].reshape(-1, 1).long())
-        # below the bound Caffe's gradient is that at the bound, not 0
-        picked = picked + (picked.detach().clamp(min=_LEAST) - picked.detach())
-        return -torch.log(picked).sum() / items
+        return -torch.log(_bounded(picked, least=_LEAST)).sum() / items
 
     return forward
 
