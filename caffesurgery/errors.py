@@ -73,6 +73,10 @@ class TrainError(SurgeryError):
     """Training that cannot begin, or that ended otherwise than by being done."""
 
 
+class FlowError(SurgeryError):
+    """A flow that cannot be carried out, or that no longer is the one that was begun."""
+
+
 class WorkerError(SurgeryError):
     """Work that could not be shared out: workers that cannot be reached, or that keep dying."""
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "caffesurgery"
 STAGES = (
     "errors workers files net cost decompose data forward timing calibration ranks surgery export "
-    "verify train report api zoo cli __main__"
+    "verify train report api flow zoo cli __main__"
 ).split()
 DOORS = {"onnx": {"export"}, "onnxruntime": {"verify"}, "google": set(), "rich": {"cli"},
          "click": {"cli", "__main__"}, "dask": set(), "distributed": {"workers"},

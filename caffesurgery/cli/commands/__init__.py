@@ -19,6 +19,7 @@ TOPICS = (
     "phones",
     "evaluate",
     "train",
+    "flow",
     "catalogue",
 )
 """Modules in the order in which ``--help`` lists their commands: that of the job."""

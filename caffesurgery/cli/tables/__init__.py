@@ -2,6 +2,7 @@
 
 from .cost import cost_table, profile_table
 from .evaluation import evaluation_table
+from .flow import flow_table, losses_table, steps_table
 from .nets import inspection_table, zoo_table
 from .onnx import comparison_table, export_table, layers_table
 from .phones import bench_table, mobile_table, variants_table
@@ -19,14 +20,17 @@ __all__ = [
     "evaluation_table",
     "explanation_table",
     "export_table",
+    "flow_table",
     "inspection_table",
     "layers_table",
+    "losses_table",
     "methods_table",
     "mobile_table",
     "operation_table",
     "profile_table",
     "ranks_table",
     "restoration_table",
+    "steps_table",
     "solver_table",
     "time_table",
     "training_table",

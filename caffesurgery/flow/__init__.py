@@ -1,0 +1,1 @@
+"""Flows: cutting and fine-tuning, step after step, with a journal to go on from."""

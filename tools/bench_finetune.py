@@ -1,0 +1,179 @@
+"""Compares ways to cut and fine-tune a trained net on real images; prints tables for the docs.
+
+    python tools/bench_finetune.py schemes|start|freezing|ranks|passes|res56|all [--epochs N]
+
+Nets, weights and images are those of ``CAFFESURGERY_SHARED`` (by default ../shared): cifar10_quick
+and ResNet-56, 10,000 training images and 5,000 test images of CIFAR-10.  Every flow of a comparison
+trains for the same number of epochs in all, however many trainings share them.  A run that was
+stopped goes on; flows that are done are not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from caffesurgery.flow.journal import NAME  # noqa: E402
+from caffesurgery.flow.preview import preview  # noqa: E402
+from caffesurgery.flow.read import parse_flow  # noqa: E402
+from caffesurgery.flow.run import finetune  # noqa: E402
+
+QUICK = """train_val: "{data}/cifar10_quick/cifar10_quick_train_test.prototxt"
+deploy: "{data}/cifar10_quick/deploy.prototxt"
+weights: "{data}/cifar10_quick/cifar10_quick.caffemodel"
+train {{ solver: "{data}/cifar10_quick/cifar10_quick_solver.prototxt" epochs: {epochs} }}
+"""
+RES56 = """train_val: "{data}/res56/train_val.prototxt"
+deploy: "{data}/res56/deploy.prototxt"
+weights: "{data}/res56/res56_jpgft.caffemodel"
+train {{ solver: "{folder}/res56_solver.prototxt" epochs: {epochs} batch: 100 snapshot: 20 }}
+"""
+IMAGES = """data {{ phase: TRAIN source: "{data}/cifar10/train_first10000.npz" }}
+evaluate {{ images: "{data}/cifar10/test_first5000.npz" {samples} }}
+trainer {{ name: "{trainer}" {gpu} }}
+"""
+RES56_SOLVER = """net: "train_val.prototxt"
+base_lr: 0.01
+lr_policy: "poly"
+power: 1
+momentum: 0.9
+weight_decay: 0.0001
+max_iter: 200
+"""
+SCHEMES = ("one_shot", "iterative", "hybrid")
+
+
+def quick(method: str, budget: str, more: str) -> tuple[str, str]:
+    """cifar10_quick at a budget for the whole net's multiply-adds."""
+    share = {"half": 0.5, "quarter": 0.25}[budget]
+    layers = 'method_for: "ip*=svd" pin: "ip1=32" pin: "ip2=6"'
+    return QUICK, f'method: "{method}" ranks: "enc-model:macs={share}" {layers} {more}'
+
+
+def convolutions(method: str, more: str) -> tuple[str, str]:
+    """The convolutions of cifar10_quick at 0.3 of their multiply-adds."""
+    return QUICK, f'method: "{method}" ranks: "ratio=0.3" layers: "conv*" {more}'
+
+
+def runs() -> dict[str, dict[str, tuple[str, str]]]:
+    """By comparison, the flows: the net, and what is asked of it."""
+    vbmf = 'method: "cp" ranks: "vbmf" layers: "conv*" scheme: iterative choose_ranks:'
+    return {
+        "schemes": {
+            f"{method}, {budget}, {scheme}": quick(method, budget, f"scheme: {scheme}")
+            for method in ("cp", "tucker2")
+            for budget in ("half", "quarter")
+            for scheme in SCHEMES
+        },
+        "start": {
+            f"{method}, {scheme}": quick(method, "half", f"scheme: {scheme}")
+            for method in ("cp-tpm", "cp-random")
+            for scheme in SCHEMES[:2]
+        },
+        "freezing": {
+            f"{method}, {freeze}": quick(method, budget, f"scheme: iterative freeze: {freeze}")
+            for method, budget in (("cp", "half"), ("tucker2", "quarter"))
+            for freeze in ("decomposed", "others")  # none: among the schemes
+        },
+        "ranks": {f"vbmf {when}": (QUICK, f"{vbmf} {when}") for when in ("once", "each_step")},
+        "passes": {
+            f"{method}, {name}": convolutions(method, more)
+            for method in ("two-pass", "cp4")
+            for name, more in {
+                "one pass": "scheme: one_shot",
+                "two passes": "scheme: two_pass every: 9",
+                "thawed": "scheme: two_pass every: 9 freeze: none",
+            }.items()
+        },
+        "res56": {
+            "spatial, half": (
+                RES56,
+                'method: "spatial" ranks: "enc-model:macs=0.5" scheme: one_shot '
+                'keep: "first" keep: "last"',
+            )
+        },
+    }
+
+
+def carry_out(label: str, net: str, asked: str, options: argparse.Namespace) -> dict:
+    """The report of one flow, whose epochs are shared out evenly among its trainings."""
+    folder = options.output / label.replace(", ", "_").replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "res56_solver.prototxt").write_text(RES56_SOLVER)
+    words = {
+        "data": options.data.absolute(),
+        "folder": folder.absolute(),
+        "trainer": options.trainer,
+        "gpu": f"gpu: {options.gpu} mixed: true" if options.gpu is not None else "",
+        "samples": f"samples: {options.samples}" if options.samples else "",
+    }
+    text = (net + IMAGES) + asked.replace("{", "{{").replace("}", "}}")
+    whole = parse_flow(text.format(epochs=options.epochs, **words), str(folder / "flow"))
+    trainings = sum(step["kind"] == "train" for step in preview(whole)["steps"])
+    share = round(options.epochs / trainings, 4)
+    flow = parse_flow(text.format(epochs=share, **words), str(folder / "flow"))
+    resume = (Path(flow.output) / NAME).is_file()
+    return finetune(flow, resume=resume, tell=lambda *_: print(".", end="", file=sys.stderr))
+
+
+def row(label: str, report: dict) -> str:
+    """One line of a table in Markdown."""
+    cuts = [s["metrics"]["top1"] for s in report["steps"] if s["moment"] == "cut" and s["metrics"]]
+    totals = report["totals"]
+    trained = [step for step in report["steps"] if step["kind"] == "train"]
+    cells = (
+        label,
+        len(report["layers"]),
+        f"{totals['macs'] / totals['new_macs']:.2f}",
+        f"{totals['params'] / totals['new_params']:.2f}",
+        f"{100 * report['before']['top1']:.2f}",
+        f"{100 * min(cuts):.2f}",
+        f"{100 * report['after']['top1']:.2f}",
+        sum(step["training"]["iterations"] for step in trained),
+        f"{report['seconds']:.0f}",
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+HEAD = (
+    "flow", "layers cut", "MACs x", "params x", "before", "lowest after a cut", "after training",
+    "iterations", "s",
+)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    shared = os.environ.get("CAFFESURGERY_SHARED", ROOT.parent / "shared")
+    parser.add_argument("comparison", choices=[*runs(), "all"])
+    parser.add_argument("--data", type=Path, default=Path(shared, "data"))
+    parser.add_argument("--output", type=Path, default=Path("bench_finetune.out"))
+    parser.add_argument("--epochs", type=float, default=2, help="of each flow, in all")
+    parser.add_argument("--samples", type=int, help="only the first so many test images")
+    parser.add_argument("--trainer", default="torch")
+    parser.add_argument("--gpu", type=int)
+    parser.add_argument("--only", default="", help="flows whose name holds this word")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Carry out the flows of one comparison, or of all, and print a table for each."""
+    options = arguments()
+    for name, flows in runs().items():
+        if options.comparison not in (name, "all"):
+            continue
+        print(f"\n### {name}, {options.epochs:g} epochs in all\n")
+        print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+        for label, (net, asked) in flows.items():
+            if options.only in label:
+                print(row(label, carry_out(label, net, asked, options)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
