@@ -1,13 +1,18 @@
 """Decompositions under a metric: what they lose of the outputs, against independent solutions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import eigh, sqrtm
 
-from caffesurgery.decompose import SCHEMES, Geometry, compose
+from caffesurgery.cost import Sizes
+from caffesurgery.decompose import SCHEMES, Aim, Geometry, compose, polish
 from caffesurgery.decompose.metric import Metric, Moments, marginal, seen_axes, shrunk
+from caffesurgery.decompose.polish import polished
 from caffesurgery.decompose.task import Task
 from caffesurgery.errors import DecomposeError
+from caffesurgery.ranks import Candidate, parse_rule
 
 RANDOM = [name for name in SCHEMES if name.endswith("-random")]
 GEOMETRIES = {
@@ -249,3 +254,70 @@ def test_another_kernel_is_wanted_where_the_inputs_are_no_longer_the_original_on
     assert lost(found.factors, found.shift) < lost(own.factors, own.shift)
     error = np.linalg.norm(kernel - compose(found.factors, parts, 2)) / np.linalg.norm(kernel)
     assert found.error == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["spatial", "cp3", "cp4", "tucker2", "tucker2-cp", "channel"])
+def test_polishing_goes_downhill(name):
+    geometry, scheme = GEOMETRIES["grouped"], SCHEMES[name]
+    kernel, (_, moments) = kernel_of(geometry), seen(geometry)
+    ranks = half(name, geometry)
+    parts = scheme.parts(geometry, ranks)
+    metric = Metric(moments, weights=np.linspace(1, 3, geometry.T))
+    start = scheme.decompose(kernel, 2, ranks).factors
+    lost = [metric.distance(kernel, compose(start, parts, 2))]
+    for steps in (1, 5, 40):
+        found = polished(kernel, start, parts, metric, steps)
+        lost.append(metric.distance(kernel, compose(found, parts, 2)))
+    assert lost == sorted(lost, reverse=True)
+    assert lost[-1] < 0.9 * lost[0]
+
+
+def test_the_slope_that_polishing_goes_down_is_that_of_differences():
+    geometry, scheme = GEOMETRIES["plain"], SCHEMES["tucker2-cp"]
+    ranks = half("tucker2-cp", geometry)
+    factors = [
+        np.random.default_rng(k).standard_normal(part.weight_shape)
+        for k, part in enumerate(scheme.parts(geometry, ranks))
+    ]
+    groups = [part.group for part in scheme.parts(geometry, ranks)]
+    slope = np.random.default_rng(9).standard_normal(geometry.weight_shape)
+    found = polish._gradients(factors, polish._composed(factors, groups), groups, slope)
+    for place, gradient in enumerate(found):
+        step = np.random.default_rng(place).standard_normal(gradient.shape)
+        values = []
+        for by in (-1e-4, 1e-4):
+            moved = [f + by * step if k == place else f for k, f in enumerate(factors)]
+            values.append(np.sum(polish._composed(moved, groups)[-1] * slope))
+        assert np.sum(gradient * step) == pytest.approx((values[1] - values[0]) / 2e-4, rel=1e-6)
+
+
+def test_a_bound_on_the_norms_holds_under_a_metric():
+    geometry = GEOMETRIES["plain"]
+    kernel, (_, moments) = kernel_of(geometry), seen(geometry)
+    for bound in (3.0, 5.0):
+        aim = Aim(max_norm=bound)
+        task = Task("a layer", "cp3", kernel, 1, (16,), aim=aim, metric=Metric(moments))
+        assert task.run().norm_ratio <= bound * (1 + 1e-6)
+
+
+def test_rank_rules_see_the_kernel_as_the_metric_does():
+    geometry, scheme = GEOMETRIES["plain"], SCHEMES["channel"]
+    kernel, (_, moments) = kernel_of(geometry), seen(geometry)
+    sizes = Sizes(8, 8, 8, 8)
+    plain = Candidate("a", scheme, geometry, sizes, True, lambda: kernel)
+    metric = Metric(moments)
+    candidate = replace(plain, metric=metric)
+    assert plain.seen() is kernel
+    for rule in ("error=0.3", "energy=0.9", "enc-map:macs=0.5", "fitness:speedup=2"):
+        choices = [parse_rule(rule).allocate([one])["a"] for one in (plain, candidate)]
+        assert choices[1].ranks and choices[1].ranks <= plain.max_ranks
+        if rule == "error=0.3":
+            ranks = choices[1].ranks
+            errors = [
+                run("channel", geometry, kernel, (rank,), metric).output_error
+                for rank in (ranks[0], ranks[0] - 1)
+            ]
+            assert errors[0] <= 0.3 < errors[1]
+            assert ranks < choices[0].ranks
+    vbmf = [parse_rule("vbmf").allocate([one])["a"] for one in (plain, candidate)]
+    assert vbmf[0] == vbmf[1]

@@ -1,7 +1,8 @@
 """Decompositions that lose least of a layer's outputs, whatever the scheme.
 
-A kernel is decomposed as it is and as the metric sees it, and the last factor of each is solved
-anew by least squares; that with the least output error is taken, so that none is above the plain.
+A kernel is decomposed as it is and as the metric sees it, the last factor of each is solved anew by
+least squares, and the best is polished under the exact covariance.  What has the least output error
+is taken, so that none is above the plain decomposition.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from scipy.linalg import solve
 from . import stability
 from .compose import compose
 from .geometry import Part
-from .metric import Metric
-from .outcome import Decomposition
+from .metric import Metric, seen_axes
+from .outcome import Aim, Decomposition
+from .polish import STEPS, polished
 from .truncated import matmul
 
 EXACT = 1e-5
@@ -34,14 +36,14 @@ def calibrated(
     parts: Sequence[Part],
     metric: Metric,
     decompose: Callable[[np.ndarray], Decomposition],
-    max_norm: float | None = None,
+    aim: Aim = Aim(),  # noqa: B008  frozen
     wanted: np.ndarray | None = None,
 ) -> Decomposition:
     """The best decomposition of ``kernel`` (T, S / group, D, E) under ``metric``.
 
-    decompose: a scheme with all but the kernel; parts: its chain; max_norm: of its components, over
-    the norm of the kernel, where the plain decomposition keeps to it.  ``error`` of what comes out
-    is that of the weights, ``output_error`` and ``shift`` are what the metric says.
+    decompose: a scheme with all but the kernel; parts: its chain; aim: the effort, and a bound that
+    is kept if the plain decomposition keeps to it.  ``error`` of what comes out is that of the
+    weights, ``output_error`` and ``shift`` are what the metric says.
 
     wanted: the kernel whose outputs are wanted, where that is not ``kernel``: the inputs that the
     metric knows may come from layers that are decomposed already, and another kernel make of them
@@ -56,12 +58,21 @@ def calibrated(
         return found[0]
     white = decompose(metric.whiten(wanted, parts))
     factors = metric.unwhiten(white.factors, kernel.shape, parts)
+    found.append(judge(white, factors))
     for start, ends in ((plain, plain.factors), (white, factors)):
-        for each in (ends, refitted(wanted, ends, parts, metric))[start is plain :]:
-            one = judge(start, each)
-            if max_norm is None or one.norm_ratio is None or one.norm_ratio <= max_norm:
-                found.append(one)
-    return min(found, key=lambda one: one.output_error)
+        found.append(judge(start, refitted(wanted, ends, parts, metric)))
+    best = _best(found, aim)
+    if len(seen_axes(parts)) > 1:  # else whitening was exact, and so is what it led to
+        ends = polished(wanted, best.factors, parts, metric, STEPS[aim.effort])
+        best = _best([best, judge(best, ends)], aim)
+    return best
+
+
+def _best(found: Sequence[Decomposition], aim: Aim) -> Decomposition:
+    """The one with the least output error within the bound; the first where none is."""
+    bound = np.inf if aim.max_norm is None else aim.max_norm
+    within = [one for one in found if one.norm_ratio is None or one.norm_ratio <= bound]
+    return min(within or found[:1], key=lambda one: one.output_error)
 
 
 def refitted(

@@ -53,8 +53,11 @@ class Decomposition:
 
     @property
     def fitness(self) -> float:
-        """1 - ||W - What|| / ||W||: equation 12 of paper 002, after Kolda and Bader."""
-        return 1 - self.error
+        """1 - ||W - What|| / ||W||: equation 12 of paper 002, after Kolda and Bader.
+
+        Under a metric the same of the outputs.
+        """
+        return 1 - (self.error if self.output_error is None else self.output_error)
 
 
 class GroupFactors(NamedTuple):

@@ -56,7 +56,7 @@ class Task:
                 return decompose(self.kernel)
             parts = scheme.parts(Geometry.of(self.kernel.shape, self.group), self.ranks)
             return calibrated(
-                self.kernel, self.group, parts, self.metric, decompose, aim.max_norm, self.wanted
+                self.kernel, self.group, parts, self.metric, decompose, aim, self.wanted
             )
         except DecomposeError as error:
             raise DecomposeError(f"{self.where}: {error}") from error

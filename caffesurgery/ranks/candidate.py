@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cost import Cost, Sizes, chain_cost, dense_cost
 from ..decompose import Geometry, Scheme
+from ..decompose.metric import Metric
 from ..timing import Profile, dense_part, predicted_ms
 
 
@@ -22,6 +23,8 @@ class Candidate:
 
     ``twins`` are the other layers that share its weights, with their sizes: they get what it gets,
     and their multiply-adds count beside its own.
+
+    ``metric`` is what images say of its inputs; None where there are none.
     """
 
     name: str
@@ -31,6 +34,16 @@ class Candidate:
     bias: bool
     kernel: Callable[[], np.ndarray]
     twins: tuple[tuple[str, Sizes], ...] = ()
+    metric: Metric | None = None
+
+    def seen(self) -> np.ndarray:
+        """The kernel as the metric sees it, so that its spectra and errors are those of the layer's
+        outputs; ``kernel()`` itself where there is none.  Of the same shape."""
+        if self.metric is None:
+            return self.kernel()
+        return self.metric.whiten(
+            self.kernel(), self.scheme.parts(self.geometry, self.scaled(0, 1))
+        )
 
     @functools.cached_property
     def before(self) -> Cost:

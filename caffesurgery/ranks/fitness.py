@@ -133,7 +133,7 @@ class _Layer:
         """Take note of the error at the ranks of now, and of those below them, if it is told."""
         for index, below in enumerate(() if found.curve is None else found.curve):
             self._known[(index + 1) * self._group] = 1.0 - float(below)
-        self.fitness = self._known[self.position] = 1.0 - found.error
+        self.fitness = self._known[self.position] = found.fitness
 
     def choice(self, rule: str) -> Choice:
         first = "x".join(map(str, self._start))

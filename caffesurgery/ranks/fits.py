@@ -31,7 +31,8 @@ def fits(context: RuleContext, pairs: Sequence[tuple[Candidate, Ranks]]) -> list
 def _decomposition(context: RuleContext, candidate: Candidate, ranks: Ranks) -> Task:
     where, scheme = f"layer '{candidate.name}'", candidate.scheme.name
     kernel, group = candidate.kernel(), candidate.geometry.group
-    return Task(where, scheme, kernel, group, ranks, context.seed, context.aim)
+    options = (context.seed, context.aim, candidate.metric)
+    return Task(where, scheme, kernel, group, ranks, *options)
 
 
 class _Lazy(Sequence):
@@ -93,7 +94,7 @@ def _task(context: RuleContext, candidate: Candidate, wanted: tuple) -> tuple:
     return (
         candidate.name,
         candidate.scheme.name,
-        candidate.kernel(),
+        candidate.seen(),
         geometry.group,
         wanted,
         options,

@@ -92,7 +92,7 @@ def _at(ladder: Ladder, full: Ranks, step: int) -> Sequence[float]:
 
 def _spectra(candidate: Candidate) -> list[list[np.ndarray]]:
     """For each rank, the singular values that it cuts, descending, summed over the groups."""
-    kernel, group = candidate.kernel(), candidate.geometry.group
+    kernel, group = candidate.seen(), candidate.geometry.group
     step, found = len(kernel) // group, []
     for start in range(0, len(kernel), step):
         block = kernel[start : start + step]

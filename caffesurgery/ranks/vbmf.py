@@ -51,6 +51,7 @@ class Vbmf(Rule):
         return found
 
     def _choice(self, candidate: Candidate) -> Choice | Skip:
+        # Not what a metric sees of it: the noise that VBMF looks for is even in the weights alone.
         kernel, group = candidate.kernel(), candidate.geometry.group
         if not kernel.any():
             return Skip("vbmf: all its weights are zero")

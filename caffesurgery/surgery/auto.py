@@ -84,7 +84,7 @@ class Chooser:
         if error is None:
             how = self._how(base)
             group = base.geometry.group
-            error = base.scheme.error_for_rank(base.kernel(), group, choice.ranks, **how)
+            error = base.scheme.error_for_rank(base.seen(), group, choice.ranks, **how)
             reason = f"{choice.why}, which {base.scheme.name} keeps to error {error:.3g}"
         dense = base.milliseconds(None, self.profile, self.shapes.images)
         options = sorted(self._options(base, error, dense), key=lambda one: one.ms)
@@ -129,7 +129,7 @@ class Chooser:
         group, limit = each.geometry.group, None
         if best is not None and len(each.max_ranks) == 1:
             limit = self._first_slower(each, best)
-        ranks = each.scheme.ranks_for_error(each.kernel(), group, error, limit, **self._how(each))
+        ranks = each.scheme.ranks_for_error(each.seen(), group, error, limit, **self._how(each))
         ms = self._ms(each, ranks)
         slower = limit is not None and ranks[0] >= limit
         return Option(each.scheme.name, ms, each, None if slower and ms >= best else ranks)
@@ -186,6 +186,7 @@ class Chooser:
             seen.bias,
             lambda: seen.kernel(blob.array(), geometry),
             twins,
+            base.metric,
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..cost import Cost
+from ..decompose.metric import Metric
 from ..errors import PlanError, RankError, suggest
 from ..files.caffemodel import Caffemodel
 from ..net.shapes import NetShapes
@@ -29,8 +30,12 @@ def find_candidates(
     method: str,
     patterns: Sequence[str],
     wishes: Wishes = Wishes(),  # noqa: B008  frozen
+    metrics: Mapping[str, Metric] | None = None,
 ) -> tuple[list[Candidate], list[Kept]]:
-    """The layers that ``method`` can replace, and those it cannot, each with the reason."""
+    """The layers that ``method`` can replace, and those it cannot, each with the reason.
+
+    ``metrics``, by layer, is what images say of the inputs of those that it has.
+    """
     named = [entry for entry in shapes.layers if entry.layer.type in TYPES]
     names = [entry.layer.name for entry in named]
     _check_patterns(patterns, names, shapes)
@@ -50,7 +55,8 @@ def find_candidates(
         if isinstance(chosen, str):
             kept.append(Kept(name, chosen))
             continue
-        candidates.append(_candidate(name, *chosen, found, weights))
+        candidate = _candidate(name, *chosen, found, weights)
+        candidates.append(replace(candidate, metric=(metrics or {}).get(name)))
     return candidates, kept
 
 

@@ -70,7 +70,7 @@ def _explained(candidate: Candidate, ranks: Ranks) -> Explained:
 
 def _least_error(candidate: Candidate) -> Callable[[Ranks], float]:
     """The relative error that no chain at some ranks can be below."""
-    kernel, group = candidate.kernel(), candidate.geometry.group
+    kernel, group = candidate.seen(), candidate.geometry.group
     step, squares, total = len(kernel) // group, {}, 0.0
     for start in range(0, len(kernel), step):
         for place, modes in enumerate(candidate.scheme.unfoldings(kernel[start : start + step])):

@@ -7,12 +7,13 @@ than before is left alone, unless growth is allowed.  The plan says for each lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from ..decompose import Aim
 from ..decompose.check import check_aim
+from ..decompose.metric import Metric
 from ..errors import DecomposeError, PlanError, UsageError
 from ..files.caffemodel import Caffemodel
 from ..net.net import Net
@@ -50,6 +51,7 @@ def make_plan(
     aim: Aim = Aim(),  # noqa: B008  frozen
     freeze: bool = False,
     workers: Executor | None = None,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
@@ -58,10 +60,12 @@ def make_plan(
     a layer may end with more multiply-adds.  ``evaluate`` measures for the rules that need data,
     ``profile`` predicts for budgets in milliseconds, ``aim`` is what decompositions are to reach;
     with ``freeze`` the new layers are not trained; ``workers`` decompose for the rules that ask.
+    ``metrics``, by layer, is what images say of their inputs: rules that look at spectra and errors
+    then look at those of the outputs.
     Raises PlanError or RankError for what does not exist or cannot be met.
     """
     rule = _asked_rule(method, ranks, seed, aim)
-    candidates, kept = find_candidates(shapes, weights, method, layers, wishes)
+    candidates, kept = find_candidates(shapes, weights, method, layers, wishes, metrics)
     if not candidates:
         reasons = "; ".join(f"{k.name}: {k.why}" for k in kept[:5]) or "it has no such layers"
         raise PlanError(
