@@ -13,7 +13,7 @@ from caffesurgery.data.datum import DatumReader
 from caffesurgery.data.decode import decode
 from caffesurgery.data.layers import open_feed
 from caffesurgery.data.resize import resize
-from caffesurgery.errors import DataError
+from caffesurgery.errors import DataError, NetError
 from caffesurgery.files import wire
 from caffesurgery.net.net import parse_net
 
@@ -352,7 +352,7 @@ def test_fillers_that_cannot_be_are_refused():
         ('type: "xavier" sparse: 3', "sparse is for gaussian fillers, and this is xavier"),
         ('type: "bilinear"', "bilinear filler is for a blob N x C x K x K, and this one is 2 x 3"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(NetError, match=message):
             open_text(dummy(f"data_filler {{ {filler} }}", "dim: 2 dim: 3"))
     with pytest.raises(DataError, match=r"'a' has the shape \(2, 0\)"):
         open_text(dummy("", "dim: 2 dim: 0"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caffesurgery import forward
-from caffesurgery.errors import TrainError
+from caffesurgery.errors import NetError, TrainError
 from caffesurgery.files import caffemodel
 from caffesurgery.net.net import parse_net, read_net
 from caffesurgery.net.shapes import infer
@@ -361,7 +361,7 @@ def test_sparse_gaussians_keep_few_inputs():
 
 def test_unknown_fillers_are_named():
     text = INPUT % 4 + CONV.replace("xavier", "zavier")
-    with pytest.raises(TrainError, match=r"'zavier' is unknown; expected one of constant, gauss"):
+    with pytest.raises(NetError, match="unknown filler 'zavier'; did you mean 'xavier'"):
         make(text)
 
 

@@ -39,7 +39,7 @@ class DummyFeed(Batches):
 
 
 def open_dummy(layer: Layer) -> DummyFeed:
-    """The feed of a DummyData layer; DataError for shapes without elements or unknown fillers."""
+    """The feed of a DummyData layer; DataError for its shapes, NetError for its fillers."""
     shapes = dict(zip(layer.tops, lookup(layer.type).tops(layer, [])))
     for top, shape in shapes.items():
         if not shape or min(shape) < 1:

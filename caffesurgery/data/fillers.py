@@ -10,22 +10,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import DataError, suggest
+from ..errors import NetError, suggest
 from ..net.params import Params
 
 Shape = tuple[int, ...]
 
 
 def fill(filler: Params, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """A float32 array of ``shape`` as a FillerParameter says; DataError for an unknown type.
+    """A float32 array of ``shape`` as a FillerParameter says; NetError for an unknown type.
 
     Fans are counted as Caffe does: shape[0] outputs, and shape[1] inputs of the rest.
     """
     kind = filler["type"]
     if kind not in _FILLERS:
-        raise DataError(f"{filler.where()}: unknown filler '{kind}'; {suggest(kind, _FILLERS)}")
+        raise NetError(f"{filler.where()}: unknown filler '{kind}'; {suggest(kind, _FILLERS)}")
     if filler["sparse"] != -1 and kind != "gaussian":
-        raise DataError(f"{filler.where()}: sparse is for gaussian fillers, and this is {kind}")
+        raise NetError(f"{filler.where()}: sparse is for gaussian fillers, and this is {kind}")
     return np.ascontiguousarray(_FILLERS[kind](filler, shape, rng), np.float32)
 
 
@@ -61,7 +61,7 @@ def _msra(filler: Params, shape: Shape, rng) -> np.ndarray:
 
 def _bilinear(filler: Params, shape: Shape, rng) -> np.ndarray:
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise DataError(
+        raise NetError(
             f"{filler.where()}: a bilinear filler is for a blob N x C x K x K, and this one is "
             f"{' x '.join(map(str, shape))}"
         )
