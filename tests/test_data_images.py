@@ -180,3 +180,16 @@ def test_training_images_come_cut_at_the_centre(database):
     expected = database[0][:, :, 4:12, 4:12].astype("f4") - 128
     assert (np.asarray(found.images) == expected).all()
     assert (found.labels == database[1]).all()
+
+
+def test_cameras_frames_come_red_first_from_a_database_too(database):
+    images, labels = database
+    np.savez("red.npz", images=images[:, ::-1], labels=labels)
+    how = ("--preprocess", "--camera", "rgb", "--mean", "128", "--fp16", "--force", "-o", "a.onnx")
+    found = [
+        succeed("export", D, W, *how, "--images", given, "--format", "json").json["variants"]
+        for given in ("db", "red.npz")
+    ]
+    assert found[0] == found[1]
+    refused = run("export", D, W, *how, "--images", "train_val.prototxt")
+    assert "met float32 numbers; a camera's frames are uint8" in refused.err

@@ -45,7 +45,7 @@ _OPTIONS = (
     click.option("--fp16", is_flag=True, help="Store and compute in float16."),
     click.option("--fp16-io", is_flag=True, help="Inputs and outputs in float16 too."),
     click.option("--int8", is_flag=True, help="Store and compute in 8 bits; needs --images."),
-    click.option("--images", help=".npy or .npz (key images, N x C x H x W) to calibrate --int8."),
+    click.option("--images", help="Images to calibrate --int8: as for evaluate."),
     click.option("--test-images",
                  help=".npz (keys images, labels) on which the forms are measured."),
     click.option("--ort", is_flag=True, help="Write ORT format too, and its operator list."),

@@ -36,13 +36,15 @@ _NETS = (".prototxt", ".pbtxt")
 class Images:
     """``images`` N x C x H x W; ``labels`` N integers or None; ``name`` is where they came from.
 
-    ``prepared`` is the place of the data layer that has prepared them already, "" for none.
+    ``prepared`` is the place of the data layer that has prepared them already, "" for none;
+    ``blue_first`` says that they are from a database, as Caffe writes them.
     """
 
     images: np.ndarray | Items
     labels: np.ndarray | None
     name: str
     prepared: str = ""
+    blue_first: bool = False
 
     def first(self, count: int | None) -> Images:
         """Its first ``count`` images; all of them where it has no more, or with None."""
@@ -131,6 +133,7 @@ def open_images(
         return _from_arrays(source, labels, resize)
     if is_lmdb(source):
         found = _from_pictures(open_database(source), str(source), resize)
+        found = replace(found, blue_first=True)
     elif os.path.isdir(source):
         found = _from_folder(source, labels, resize)
         labels = labels if _are_arrays(labels) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
+from ..net.layers import lookup
 from ..net.net import Layer, Net
 from .feed import Batches, Feed
 from .images import Images
@@ -28,8 +29,14 @@ def layer_images(net: Net, phase: str = "TEST") -> Images:
     path = net.doc.path or "<text>"
     layers = [layer for layer in net.phase(phase) if feeds_net(layer) and layer.type not in _FED]
     if not layers:
+        strange = [
+            f"'{layer.name}' is of type {layer.type}, which is not read here"
+            for layer in net.phase(phase)
+            if not layer.bottoms and layer.tops and lookup(layer.type) is None
+        ]
+        why = f" ({'; '.join(strange)})" if strange else ""
         raise DataError(
-            f"{path}: has no layer with data of its own in the {phase} phase; give the images "
+            f"{path}: has no layer with data of its own in the {phase} phase{why}; give the images "
             "(--images), or the train_val that has such a layer"
         )
     feeds = [open_feed(layer, "TEST") for layer in layers]

@@ -75,11 +75,14 @@ class Feed:
     def _prepared(self, images: np.ndarray) -> np.ndarray:
         if self.before is not None:
             ((name, _),) = self.before.inputs.items()
-            frames = as_frames(images, _channels(self.before))
+            frames = self._frames(images, _channels(self.before))
             (made,) = self.before.run({name: frames}).values()
             return made
         order = _channels(self.session)
-        return as_frames(images, order) if order else np.ascontiguousarray(images)
+        return self._frames(images, order) if order else np.ascontiguousarray(images)
+
+    def _frames(self, images: np.ndarray, order: str) -> np.ndarray:
+        return as_frames(images[:, ::-1] if self.given.blue_first else images, order)
 
     def _check(self, inputs) -> None:
         """Refuse images whose height, width or channels the input does not take."""
