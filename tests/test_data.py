@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from caffesurgery.data import feed as feed_module
+from caffesurgery.data.arrays import ArraySource
+from caffesurgery.data.feed import Feed, Feeds
 from caffesurgery.data.layers import open_feed, open_feeds
 from caffesurgery.errors import DataError
 from caffesurgery.net.net import parse_net, read_net
@@ -160,3 +163,16 @@ def test_an_error_in_a_thread_comes_out_in_its_turn(hdf5):
     assert [next(batches)["label"].tolist() for _ in range(2)] == [[2, 3], [4, 5]]
     with pytest.raises(DataError, match="b.h5: cannot be read as HDF5"):
         next(batches)
+
+
+def test_small_items_are_made_by_one_thread_and_processes_share_the_processors(monkeypatch):
+    asked = []
+    monkeypatch.setattr(feed_module, "default_threads", lambda: 6)
+    monkeypatch.setattr(feed_module, "in_order", lambda make, start, threads: asked.append(threads))
+    for shape, of in (((3, 32, 32), 1), ((3, 64, 64), 1), ((3, 64, 64), 2), ((3, 64, 64), 16)):
+        feed = Feed(("data",), ArraySource((np.zeros((40, *shape), "f4"),), "it"), 20)
+        feed.batches(of=of)
+        Feeds((feed, feed)).batches(of=of)
+    assert asked == [1, 1, 6, 6, 3, 3, 1, 1]
+    monkeypatch.undo()
+    assert next(Feeds(()).batches()) == {}

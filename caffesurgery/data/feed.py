@@ -8,6 +8,7 @@ Caffe does, but with other numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import DataError
-from .prefetch import in_order
+from .prefetch import default_threads, in_order
+
+_LARGE = 1 << 13
 
 Batch = dict[str, np.ndarray]
 """Top -> float32 array, batch in front."""
@@ -59,10 +62,16 @@ class Batches:
     ) -> Iterator[Batch]:
         """Batches without end, from number ``start`` on; made ahead by ``threads`` (0: by none).
 
+        By default all processors make large items, and one thread small ones: those hold Python's
+        lock for most of their time, and more threads would only fight for it.
+
         Of ``of`` processes, each gets its slice of every batch: items rank, rank + of, ..., as
         Caffe's solvers share out a database.  Close the iterator to end the threads.
         """
         self.check_slices(rank, of)
+        if threads is None:
+            item = sum(math.prod(shape) for shape in self.shapes.values()) // (self.batch or 1)
+            threads = max(1, default_threads() // of) if item >= _LARGE else 1
         return in_order(lambda number: self.read(number, seed, rank, of), start, threads)
 
 

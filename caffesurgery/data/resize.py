@@ -24,6 +24,8 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
         wide = image.astype(np.uint16)
         total = wide[::2, ::2] + wide[::2, 1::2] + wide[1::2, ::2] + wide[1::2, 1::2]
         return ((total + 2) >> 2).astype(np.uint8)
+    if image.strides[2] < 0:  # channels turned round: their rows are no rows of memory
+        return resize(image[:, :, ::-1], height, width)[:, :, ::-1]
     left, right, from_left, from_right = _across(columns, width, channels)
     above, below, from_above, from_below = _down(rows, height)
     used = np.unique(np.concatenate([above, below]))
