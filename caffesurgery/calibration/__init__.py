@@ -10,7 +10,7 @@ planned for a net is not known here.
 from .fit import Calibration, Fitted, Levers, fit
 from .guard import divergence, outputs, watched
 from .moments import collect
-from .sample import Sample, Shaped, sample_of
+from .sample import Sample, Shaped, lazy_sample, sample_of
 
 __all__ = [
     "Calibration",
@@ -21,6 +21,7 @@ __all__ = [
     "collect",
     "divergence",
     "fit",
+    "lazy_sample",
     "outputs",
     "sample_of",
     "watched",

@@ -14,7 +14,10 @@ import numpy as np
 
 from ..forward.weights import Blobs
 from ..net.layers.window import conv_window
-from .patches import TYPES
+from .chains import Chain, Ends, solve_chain
+from .moments import LARGEST
+from .onward import find_shortcut, has_statistics, output_weights
+from .patches import TYPES, patch_size
 from .refit import Line, Pairs, pair_sums, refit
 from .sample import Sample, Shaped
 from .statistics import (
@@ -68,7 +71,7 @@ def fit(
     new: Shaped,
     old_blobs: Blobs,
     new_blobs: Blobs,
-    chains: Mapping[str, Sequence[str]],
+    chains: Mapping[str, Chain],
     sample: Sample,
     held: Sample,
     levers: Levers = Levers(),  # noqa: B008  frozen
@@ -78,15 +81,16 @@ def fit(
 ) -> Calibration:
     """Blobs of the new net with which it does best what the old one does.
 
-    chains: by the name of each layer that was replaced, the names of those in its place
+    chains: by the name of each layer that was replaced, what is in its place
     sample: the images that are fitted to; held: others, on which each layer's fit is judged
     jobs: batches at a time; memory: bytes of activations that are kept before they go to the disk
     NetError for nets that do not match or cannot be computed; FileError for a full disk.
     """
     blobs = {index: list(arrays) for index, arrays in new_blobs.items()}
     with Store(memory) as store:
-        walk = Walk(old, new, old_blobs, blobs, chains, (sample, held), store, jobs)
-        fitter = _Fitter(walk, levers)
+        names = {name: chain.layers for name, chain in chains.items()}
+        walk = Walk(old, new, old_blobs, blobs, names, (sample, held), store, jobs)
+        fitter = _Fitter(walk, chains, levers)
         for done, unit in enumerate(walk):
             if progress:
                 progress(walk.old.layers[unit.old].layer.name, done / len(walk.units))
@@ -98,8 +102,8 @@ def fit(
 class _Fitter:
     """Decides for each unit of a walk what is done, and does it."""
 
-    def __init__(self, walk: Walk, levers: Levers):
-        self.walk, self.levers = walk, levers
+    def __init__(self, walk: Walk, chains: Mapping[str, Chain], levers: Levers):
+        self.walk, self.chains, self.levers = walk, chains, levers
         self.records: list[Fitted] = []
         self.changed: list[int] = []
         self._shared = _sharers(walk.new)
@@ -112,10 +116,11 @@ class _Fitter:
         if not walk.differs(unit):
             walk.each(lambda step: self._plain(unit, step))
         elif unit.replaced and self.levers.refit and own:
-            self._refit(unit, last)
+            large = patch_size(walk.old.layers[unit.old])[1] > LARGEST
+            (self._refit_last if large else self._solve)(unit, last)
         elif self._is_corrected(entry) and own and self.levers.statistics:
             self._correct(unit, last)
-        elif self._has_statistics(entry) and own and self.levers.statistics:
+        elif has_statistics(entry) and own and self.levers.statistics:
             self._statistics(unit, last)
         else:
             walk.each(lambda step: self._both(unit, step))
@@ -139,7 +144,39 @@ class _Fitter:
 
     # -- what is done for one layer
 
-    def _refit(self, unit: Unit, last: int) -> None:
+    def _solve(self, unit: Unit, last: int) -> None:
+        """All factors of a chain anew."""
+        walk, first = self.walk, unit.new[0]
+        shortcut = find_shortcut(walk, unit)
+
+        def gather(step: Step) -> tuple:
+            made = walk.compute(unit, "old", unit.old, step)
+            if shortcut:
+                made = [shortcut.target(walk, made[0], step)]
+            seen = walk.bottoms("new", first, step)
+            return pair_sums(walk.entry("old", unit.old, step), seen, made)
+
+        fitted, held = (Pairs(*sums) for sums in walk.each(gather))
+        chain = self.chains[walk.old.layers[unit.old].layer.name]
+        blobs = [walk.new_blobs[index] for index in unit.new]
+        biases = tuple(
+            np.asarray(own[1], np.float64) if len(own) > 1 else np.zeros(len(chain.kernel))
+            for own in (walk.old_blobs[unit.old], blobs[-1])
+        )
+        shaped = [np.reshape(own[0], part.weight_shape) for own, part in zip(blobs, chain.parts)]
+        weights = output_weights(walk.new, walk.new_blobs, last)
+        ends = Ends(len(blobs[-1]) > 1, self._normalised(last), weights)
+        images = walk.samples[0].images
+        found = solve_chain(chain, fitted, held, images, shaped, biases, ends)
+        if found.changed:
+            for index, own, factor in zip(unit.new, blobs, found.factors):
+                rest = [found.bias] if len(own) > 1 else []
+                self._set(index, [np.reshape(factor, np.shape(own[0])), *rest])
+        self._tell(unit, "refit" if found.changed else "", found.before, found.after)
+        walk.each(lambda step: self._rest(unit, step, unit.new))
+
+    def _refit_last(self, unit: Unit, last: int) -> None:
+        """Only the last factor of a chain: its layer's patches are too large to be added up."""
         walk = self.walk
 
         def gather(step: Step) -> tuple:
@@ -226,12 +263,7 @@ class _Fitter:
             for top in range(len(layers[index].layer.tops))
             for reader, _ in graph.consumers(index, top)
         ]
-        return bool(readers) and all(self._has_statistics(entry) for entry in readers)
-
-    def _has_statistics(self, entry) -> bool:
-        params = entry.layer.params("batch_norm_param")
-        stored = not params.has("use_global_stats") or params["use_global_stats"]
-        return entry.layer.type == "BatchNorm" and stored
+        return bool(readers) and all(has_statistics(entry) for entry in readers)
 
     def _set(self, index: int, arrays: Sequence[np.ndarray]) -> None:
         self.walk.new_blobs[index] = [np.asarray(array, np.float32) for array in arrays]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import NetError
 from ..forward import Runner
+from ..forward.runner import fed
 from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.shapes import NetShapes
@@ -27,6 +28,18 @@ class Watched:
 
     blob: str
     kind: str
+
+
+def fed_shapes(shapes: NetShapes) -> dict[str, tuple[int, ...]]:
+    """The blobs that a net is fed, with their shapes."""
+    found = {}
+    for entry in shapes.layers:
+        if not entry.layer.bottoms and not entry.unknown:
+            empty = [np.empty(0, np.float32)] * len(entry.tops)
+            fed_names = {name for name, _ in fed(entry.layer, empty)}
+            tops = zip(entry.layer.tops, entry.tops)
+            found.update((name, tuple(shape)) for name, shape in tops if name in fed_names)
+    return found
 
 
 def watched(shapes: NetShapes) -> tuple[Watched, ...]:

@@ -66,13 +66,14 @@ class Pairs:
 def pair_sums(
     entry: LayerShapes, bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    """The fields of ``Pairs`` for the bottoms of a layer and the outputs it should have."""
+    """The fields of ``Pairs`` for the bottoms of a layer and the outputs it should have; products
+    are made in float32."""
     found: list = []
     for patches, made in patch_blocks(entry, bottoms, tops):
         turned = patches.transpose(0, 2, 1)
         part = (
-            np.matmul(patches, turned).astype(np.float64),
-            np.matmul(made, turned).astype(np.float64),
+            np.matmul(patches, turned),
+            np.matmul(made, turned),
             patches.sum(2, dtype=np.float64),
             made.sum(2, dtype=np.float64),
             np.square(made).sum(2, dtype=np.float64),
@@ -103,6 +104,12 @@ def solved(pairs: Pairs, start: Line, ridge: float, free_mean: bool) -> Line | N
     return Line(matrix, bias) if np.isfinite(matrix).all() else None
 
 
+def solved_lines(pairs: Pairs, start: Line, free_mean: bool) -> list[Line]:
+    """The solution for each of ``RIDGES`` for which there is one."""
+    found = [solved(pairs, start, ridge, free_mean) for ridge in RIDGES]
+    return [line for line in found if line is not None]
+
+
 @dataclass(frozen=True, eq=False)
 class Refitted:
     """What became of a layer: its line, and its output error before and after on other images.
@@ -116,21 +123,16 @@ class Refitted:
     changed: bool
 
 
-def refit(
-    fit: Pairs, held: Pairs, start: Line, has_bias: bool, free_mean: bool, kept: bool = False
-) -> Refitted:
+def refit(fit: Pairs, held: Pairs, start: Line, has_bias: bool, normalised: bool) -> Refitted:
     """The best of ``start``, ``start`` with its bias moved, and its refits, judged on ``held``.
 
-    has_bias: whether the layer has one; free_mean: whether a BatchNorm behind it takes up the mean;
-    kept: keep the matrix, and move the bias only.  ``held`` may be ``fit`` itself.
+    has_bias: whether the layer has one; normalised: whether a BatchNorm behind it takes up the mean
     """
-    free = has_bias or free_mean
     tried = [start]
     if has_bias:
         tried.append(Line(start.matrix, fit.best_bias(start.matrix)))
-    if not kept:
-        tried += [line for r in RIDGES if (line := solved(fit, start, r, free)) is not None]
-    errors = [_error(held, line, free_mean and not has_bias) for line in tried]
+    tried += solved_lines(fit, start, has_bias or normalised)
+    errors = [_error(held, line, normalised and not has_bias) for line in tried]
     best = int(np.argmin(errors))
     return Refitted(tried[best], errors[0], errors[best], best > 0)
 

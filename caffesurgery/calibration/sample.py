@@ -53,6 +53,18 @@ def sample_of(arrays: Mapping[str, np.ndarray], batch: int) -> Sample:
     return Sample(sizes, load)
 
 
+def lazy_sample(
+    places: np.ndarray, batch: int, load: Callable[[np.ndarray], Inputs], whole: bool = False
+) -> Sample:
+    """The items of these numbers in batches, read by ``load`` when they are asked for.
+
+    whole: leave out what does not fill a batch, for nets that take no other number
+    """
+    count = len(places) // batch * batch if whole else len(places)
+    sizes = tuple(min(batch, count - start) for start in range(0, count, batch))
+    return Sample(sizes, lambda index: load(places[index * batch : index * batch + sizes[index]]))
+
+
 class Shaped:
     """The shapes of one net for batches of any number of images, each inferred once."""
 

@@ -29,6 +29,12 @@ def stored_mean(blobs: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(blobs[0], np.float64) * _share(blobs)
 
 
+def rates(blobs: Sequence[np.ndarray], eps: float) -> np.ndarray:
+    """What a BatchNorm multiplies each channel with."""
+    variance = np.asarray(blobs[1], np.float64) * _share(blobs)
+    return 1 / np.sqrt(np.maximum(variance, 0) + eps)
+
+
 def moved_statistics(
     blobs: Sequence[np.ndarray], old: Sequence[np.ndarray], new: Sequence[np.ndarray]
 ) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ from ..forward.alone import run_layer
 from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.shapes import LayerShapes, NetShapes
-from .ordered import all_done
+from .ordered import Turns, in_turn
 from .sample import Sample, Shaped, steps
 from .store import Store
 
@@ -126,8 +126,16 @@ class Walk:
         sample, batch = step
         return self._nets[net](self.samples[sample].sizes[batch]).layers[index]
 
+    def moved(self, index: int, bottom: int) -> bool:
+        """Whether a layer of the new net reads there what it has made otherwise than the old."""
+        return self._keys("new", index)[bottom][0] == "new"
+
+    def bottom(self, net: str, index: int, step: Step, number: int) -> np.ndarray:
+        """One of what a layer reads, not to be written to; its maker must have run."""
+        return self._store.get((step, self._keys(net, index)[number]))
+
     def bottoms(self, net: str, index: int, step: Step) -> list[np.ndarray]:
-        """What a layer reads, not to be written to."""
+        """All that a layer reads, not to be written to."""
         return [self._store.get((step, key)) for key in self._keys(net, index)]
 
     def tops(self, net: str, index: int, step: Step) -> list[np.ndarray]:
@@ -166,13 +174,19 @@ class Walk:
         return, added up in order in float64."""
         totals: list[list[np.ndarray]] = [[] for _ in self.samples]
         order = steps(self.samples)
-        with blas_threads(1):
-            for (sample, _), found in zip(order, all_done(work, order, self._jobs)):
-                if not totals[sample]:
-                    totals[sample] = [np.array(part, np.float64) for part in found]
+
+        def one(number: int, turns: Turns) -> None:
+            step = order[number]
+            found, total = work(step), totals[step[0]]
+            with turns.take(number, 0):
+                if total:
+                    for sums, part in zip(total, found):
+                        sums += part
                 else:
-                    for total, part in zip(totals[sample], found):
-                        total += part
+                    total.extend(np.array(part, np.float64) for part in found)
+
+        with blas_threads(1):
+            in_turn(one, len(order), self._jobs)
         return totals
 
     def __iter__(self) -> Iterator[Unit]:
