@@ -10,6 +10,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _API = (
+    "Calibrator",
     "Evaluator",
     "Model",
     "apply",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from calibrated import BLOCK, INPUT, LINEAR, images, net_of, sample
 
 from caffesurgery import forward
 from caffesurgery.calibration import Levers, collect, divergence, fit, outputs, sample_of, watched
+from caffesurgery.calibration.chains import Chain
 from caffesurgery.calibration.ordered import in_turn
 from caffesurgery.calibration.statistics import moved_statistics
 from caffesurgery.calibration.store import Store
 from caffesurgery.calibration.walk import pair_units
 from caffesurgery.decompose import SCHEMES, Geometry
+from caffesurgery.decompose.task import Task
 from caffesurgery.errors import NetError
 
 
@@ -25,10 +30,12 @@ def cut(text: str, blobs: dict, shapes, scheme: str, ranks, names):
         entry = shapes.layer(name)
         kernel, *bias = kernels.pop(name)
         group = entry.layer.params("convolution_param")["group"]
-        found = SCHEMES[scheme].decompose(kernel, group, ranks(Geometry.of(kernel.shape, group)))
-        parts = SCHEMES[scheme].parts(Geometry.of(kernel.shape, group), ranks(Geometry.of(
-            kernel.shape, group)))  # fmt: skip
-        chains[name] = tuple(name + part.suffix for part in parts)
+        geometry = Geometry.of(kernel.shape, group)
+        parts = SCHEMES[scheme].parts(geometry, ranks(geometry))
+        task = Task(name, scheme, kernel, group, ranks(geometry))
+        found = task.run()
+        names_ = tuple(name + part.suffix for part in parts)
+        chains[name] = Chain(names_, parts, group, kernel, partial(_decomposed, task))
         start = text.index(f'layer {{ name: "{name}"')
         end = text.find("\nlayer {", start)
         text = text[:start] + _statements(entry.layer, parts, bool(bias)) + text[end:]
@@ -36,6 +43,10 @@ def cut(text: str, blobs: dict, shapes, scheme: str, ranks, names):
             kernels[name + part.suffix] = [factor]
         kernels[name + parts[-1].suffix] += bias
     return text, kernels, chains
+
+
+def _decomposed(task: Task, metric, wanted):
+    return replace(task, metric=metric, wanted=wanted).run()
 
 
 def _statements(layer, parts, bias: bool) -> str:
@@ -191,7 +202,8 @@ def test_layers_that_share_weights_are_not_fitted_each_by_itself():
     old, blobs = net_of(text)
     others = {index: list(arrays) for index, arrays in blobs.items()}
     others[1] = others[2] = [0.9 * blobs[1][0], blobs[1][1]]
-    found = fit(old, old, blobs, others, {"once": ("once",)}, sample(8), sample(4, 1))
+    chain = Chain(("once",), (), 1, blobs[1][0], None)  # it is not asked
+    found = fit(old, old, blobs, others, {"once": chain}, sample(8), sample(4, 1))
     assert not {1, 2} & set(found.blobs) and 4 in found.blobs
 
 

@@ -12,6 +12,7 @@ none.
 """
 
 from .calibrate import calibrate
+from .calibrated import Calibrator
 from .compress import compress
 from .estimate import estimate
 from .evaluate import Evaluator, data_shapes, evaluate
@@ -24,6 +25,7 @@ from .surgery import Result, apply, explain, plan, read_plan, restore
 from .train import make_solver, train_net
 
 __all__ = [
+    "Calibrator",
     "Evaluator",
     "Model",
     "Result",

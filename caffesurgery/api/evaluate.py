@@ -67,8 +67,7 @@ class Evaluator:
         self._jobs, self._dask = jobs, dask
         self._cache = MetricsCache(default_folder() if cache is True else cache or None)
         self._cache.check(required=cache is not True)
-        if resize is None and transform is not None:
-            resize = _transform_of(transform).resize
+        resize = resize_of(resize, transform)
         self._given = images, labels
         self._samples = samples
         self._images = None
@@ -154,7 +153,7 @@ class Evaluator:
         from ..verify.weights import stored_weights
 
         images = self._images or self._checked(layer_images(model.net))
-        prepare, source = self._preprocessing(model, images)
+        prepare, source = preprocessing(model, images, self._options, self._transform)
         doc = model.net.doc
         weights = stored_weights(model.require_weights())
         subject = Subject(
@@ -171,30 +170,39 @@ class Evaluator:
             )
         return images.first(self._samples)
 
-    def _preprocessing(self, model: Model, images: Images) -> tuple[Preprocessing, str]:
-        """How images are prepared, and who says so."""
-        from ..data.images import Preprocessing
-        from ..files.mean import load_mean
 
-        mean, scale, bgr, crop = self._options.values()
-        if images.prepared:
-            said = {**self._options, "transform": self._transform}
-            idle = [name for name, value in said.items() if value not in (None, False)]
-            if idle:
-                raise UsageError(
-                    f"--{idle[0]}: {images.prepared} prepares its images already; leave it out"
-                )
-            return Preprocessing(), images.prepared
-        if mean is not None or scale is not None or crop:
-            return Preprocessing(load_mean(mean), scale or 1.0, bgr, crop), "options"
-        if self._transform is not None:
-            found = _transform_of(self._transform)
-        else:
-            found = read_transform(model.net)
-        if found is None:
-            return Preprocessing(bgr=bgr), ""
-        mean = load_mean(found.mean_path() or found.mean_values or None)
-        return Preprocessing(mean, found.scale, bgr, bool(found.crop)), found.where
+def preprocessing(
+    model: Model, images: Images, options: Mapping, transform=None
+) -> tuple[Preprocessing, str]:
+    """How images are prepared for a model, and who says so.
+
+    options: 'mean', 'scale', 'bgr' and 'crop' as ``Evaluator`` takes them; transform: the prototxt
+    whose data layer counts without them.  UsageError for images that are prepared already.
+    """
+    from ..data.images import Preprocessing
+    from ..files.mean import load_mean
+
+    mean, scale, bgr, crop = (options[name] for name in ("mean", "scale", "bgr", "crop"))
+    if images.prepared:
+        said = {**options, "transform": transform}
+        idle = [name for name, value in said.items() if value not in (None, False)]
+        if idle:
+            raise UsageError(
+                f"--{idle[0]}: {images.prepared} prepares its images already; leave it out"
+            )
+        return Preprocessing(), images.prepared
+    if mean is not None or scale is not None or crop:
+        return Preprocessing(load_mean(mean), scale or 1.0, bgr, crop), "options"
+    found = read_transform(model.net) if transform is None else _transform_of(transform)
+    if found is None:
+        return Preprocessing(bgr=bgr), ""
+    mean = load_mean(found.mean_path() or found.mean_values or None)
+    return Preprocessing(mean, found.scale, bgr, bool(found.crop)), found.where
+
+
+def resize_of(resize: tuple[int, int] | None, transform) -> tuple[int, int] | None:
+    """The size that image files are brought to: ``resize``, or what a data layer says."""
+    return _transform_of(transform).resize if resize is None and transform is not None else resize
 
 
 def data_shapes(prototxt) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from .evaluate import plan_evaluator, plan_workers
 from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
+    from ..decompose.metric import Metric
     from ..surgery.apply import Operated
     from ..surgery.explain import Explained
     from ..surgery.plan import Plan
@@ -53,6 +54,7 @@ def plan(
     jobs: int | None = None,
     dask: str | None = None,
     may_be_empty: bool = False,
+    metrics: Mapping[str, Metric] | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.
@@ -73,6 +75,7 @@ def plan(
     evaluate: for rules that measure, an Evaluator, or a function from a model to its score
     jobs, dask: worker processes for rules that decompose, by default one for each processor, or the
         address of a Dask scheduler; an Evaluator brings its own
+    metrics: by layer, what images say of its inputs, which rules then go by
     Returns a Plan, whose ``dumps()`` is the text of a plan file; PlanError when no layer is left to
     decompose, unless the plan ``may_be_empty``.
     """
@@ -98,6 +101,7 @@ def plan(
             profile=_profile(profile, method, ranks),
             evaluate=scores,
             workers=workers,
+            metrics=metrics,
         )
     measured_on = getattr(scores, "made_from", tuple)()  # a user's own function says nothing
     made = replace(made, made_from=(*made.made_from, *measured_on))

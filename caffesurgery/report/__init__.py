@@ -4,6 +4,7 @@ Every report is a dict with a list ``layers`` of flat dicts and a dict ``totals`
 ``caffesurgery help json`` describes the keys, which do not change within a major version.
 """
 
+from .calibration import calibration_report
 from .encode import encode_json
 from .evaluation import evaluation_report
 from .nets import MACS_NOTE, inspect_net, net_cost, per_image
@@ -16,6 +17,7 @@ __all__ = [
     "MACS_NOTE",
     "accelerator_rows",
     "bench_report",
+    "calibration_report",
     "encode_json",
     "evaluation_report",
     "export_report",

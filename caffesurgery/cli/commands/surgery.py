@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import options
+from .. import calibration_options, options
 from ..console import print_table, progress_bar, say, say_written, show
 from .group import cli
 
@@ -53,6 +53,7 @@ def apply(net, weights, plan, folder, also, freeze, jobs, dask, inputs, force, f
 @options.ALSO
 @click.option("--no-onnx", is_flag=True, help="Write no net.onnx, and compare nothing.")
 @options.wishes
+@calibration_options.calibrating
 @options.measuring
 @options.SEED
 @options.GROWTH
@@ -66,13 +67,17 @@ def apply(net, weights, plan, folder, also, freeze, jobs, dask, inputs, force, f
 @options.FORMAT
 def compress(
     net, weights, method, ranks, layers, folder, also, no_onnx, seed, allow_growth, effort,
-    max_norm, freeze, profile, jobs, inputs, force, form, **data,
+    max_norm, freeze, profile, jobs, inputs, force, form, calibrate, count, **data,
 ):  # fmt: skip
-    """The whole job: plan, apply, export to ONNX, compare."""
+    """The whole job: plan, apply, export to ONNX, compare.
+
+    With --calibrate the smaller net is fitted to images, without labels and without training.
+    """
     from ... import api
 
     model = api.load(net, weights, inputs=options.shapes(inputs))
     wishes = options.wished(data)
+    calibrator = calibration_options.calibrator(data, calibrate, count, seed, jobs)
     with progress_bar() as progress, options.measured(data, jobs) as evaluator:
         report = api.compress(
             model,
@@ -93,6 +98,7 @@ def compress(
             jobs=jobs,
             evaluate=evaluator,
             dask=data["dask"],
+            calibrate=calibrator,
             progress=progress,
         )
     _show_compression(report, form)
@@ -102,9 +108,11 @@ def compress(
 
 
 def _show_compression(report, form):
-    from ..tables import comparison_table, operation_table
+    from ..tables import calibration_table, comparison_table, operation_table
 
     show(report, operation_table(report), form)
+    if form == "table" and report["calibration"]:
+        print_table(calibration_table(report["calibration"]))
     if form == "table" and report["comparison"]:
         print_table(comparison_table(report["comparison"]))
 

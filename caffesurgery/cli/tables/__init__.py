@@ -1,5 +1,6 @@
 """Reports as tables for people: the documented dicts in, rows of text out; nothing is computed."""
 
+from .calibration import calibration_table
 from .cost import cost_table, profile_table
 from .evaluation import evaluation_table
 from .flow import flow_table, losses_table, steps_table
@@ -15,6 +16,7 @@ from .train import solver_table, training_table
 __all__ = [
     "Table",
     "bench_table",
+    "calibration_table",
     "comparison_table",
     "cost_table",
     "evaluation_table",

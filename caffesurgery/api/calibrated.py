@@ -1,0 +1,282 @@
+"""Calibrated surgery: a smaller net fitted to images, and kept only where that is better.
+
+Everything is judged on images that nothing was fitted to, by how far the outputs are from those of
+the original: the decompositions under what layers see, the refit, and the statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, NetError, UsageError
+from .evaluate import preprocessing
+from .model import Model, Progress, stage_of
+from .surgery import Result
+
+if TYPE_CHECKING:
+    from ..calibration import Sample, Shaped
+    from ..surgery.plan import Plan
+
+LEVERS = ("ranks", "whitening", "refit", "statistics")
+"""What calibration consists of, in the order in which it is done."""
+_FEWEST = 16
+_HELD = 0.2
+"""Share of the images that nothing is fitted to."""
+
+
+class Calibrator:
+    """Images to calibrate with, and how a net takes them; ``compress(..., calibrate=...)``.
+
+    images: an array, .npy or .npz, a folder of image files, an LMDB, or a prototxt, which means its
+        data layer (see ``help evaluate``); labels are never looked at
+    samples: how many of them are used at most, drawn with ``seed``; a fifth of them judges
+    mean, scale, bgr, crop, transform, resize: as ``Evaluator`` takes them
+    levers: what is done of 'ranks', 'whitening', 'refit', 'statistics'; for comparisons
+    memory: bytes of activations that are kept before they go to the disk
+    """
+
+    def __init__(
+        self,
+        images,
+        *,
+        samples: int = 1000,
+        seed: int = 0,
+        mean=None,
+        scale: float | None = None,
+        bgr: bool = False,
+        crop: bool = False,
+        transform=None,
+        resize: tuple[int, int] | None = None,
+        levers=LEVERS,
+        memory: int = 1 << 30,
+        jobs: int | None = None,
+    ):
+        from ..data.images import open_images
+        from .evaluate import resize_of
+
+        unknown = sorted(set(levers) - set(LEVERS))
+        if unknown:
+            raise UsageError(f"unknown lever '{unknown[0]}'; expected of {', '.join(LEVERS)}")
+        self.seed, self.levers, self.memory, self.jobs = seed, frozenset(levers), memory, jobs
+        self._options = {"mean": mean, "scale": scale, "bgr": bgr, "crop": crop}
+        self._transform = transform
+        self.images = open_images(images, None, resize_of(resize, transform))
+        count = len(self.images.images)
+        if min(count, samples) < _FEWEST:
+            raise DataError(
+                f"{self.images.name}: {min(count, samples)} images to calibrate with; expected at "
+                f"least {_FEWEST}, better some hundred"
+            )
+        order = np.random.default_rng([seed, count]).permutation(count)[:samples]
+        held = max(_FEWEST // 4, round(_HELD * len(order)))
+        self._chosen = order[held:], order[:held]
+
+    def samples(self, model: Model) -> tuple[Sample, Sample, str]:
+        """The images to fit to and those to judge with, as ``model`` takes them, and who says how
+        they are prepared.  DataError where they do not fit."""
+        from ..calibration import lazy_sample
+        from ..verify.batches import batch_size
+
+        prepare, source = preprocessing(model, self.images, self._options, self._transform)
+        name, rest = _inputs(model)
+        shape = rest.pop(name)[1:]
+        prepare.check(self.images, shape)
+        whole = batch_size([shape], len(self.images.images))
+        size = _possible_batch(model, whole)
+
+        def load(places: np.ndarray) -> dict[str, np.ndarray]:
+            found = {other: np.zeros((len(places), *dims[1:])) for other, dims in rest.items()}
+            ascending = np.sort(places)
+            back = np.searchsorted(ascending, places)
+            found[name] = prepare(np.asarray(self.images.images[ascending])[back], shape)
+            return {each: np.asarray(array, np.float32) for each, array in found.items()}
+
+        fitted, held = (
+            lazy_sample(places, size, load, whole=size != whole) for places in self._chosen
+        )
+        return fitted, held, source
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One form of the net: how far its outputs are from the original's on the images that judge,
+    and whether what it adds was kept."""
+
+    name: str
+    divergence: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration did, for the report."""
+
+    images: int
+    held: int
+    source: str
+    seed: int
+    stages: tuple[Stage, ...]
+    layers: tuple
+    measure: str
+    spilled: int
+
+
+def _inputs(model: Model) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The blob that takes images, and the shapes of all that the net is fed."""
+    from ..calibration.guard import fed_shapes
+
+    found = fed_shapes(model.shapes)
+    images = [name for name, shape in found.items() if len(shape) == 4]
+    if len(images) != 1:
+        raise NetError(
+            f"{model.net.doc.path}: images are for a net with one input N x C x H x W; this one "
+            f"has {', '.join(images) or 'none'}"
+        )
+    return images[0], found
+
+
+def _possible_batch(model: Model, wanted: int) -> int:
+    """``wanted``, or the batch that the net is written for where it takes no other."""
+    from ..net.shapes import infer
+
+    try:
+        infer(model.net, model.phase, model.inputs, wanted)
+    except NetError:
+        return model.shapes.images
+    return wanted
+
+
+def calibrated(
+    model: Model,
+    calibrator: Calibrator,
+    planned: Callable[..., Plan],
+    applied: Callable[[Plan], Result],
+    progress: Progress | None = None,
+) -> tuple[Result, Calibrated]:
+    """The best of what a plan makes of a model and of what images make of that.
+
+    planned: makes a plan, with ``metrics`` or without; applied: carries one out.
+    """
+    from ..calibration import collect
+    from ..surgery.fitting import metrics_of
+
+    work = _Work(model, calibrator, progress)
+    metrics = {}
+    if calibrator.levers & {"ranks", "whitening"}:
+        told = stage_of(progress, "look at images")
+        moments = collect(work.old, work.blobs, work.sample, None, calibrator.jobs, told)
+        metrics = metrics_of(model.shapes, work.blobs, moments)
+    plain = applied(planned())
+    work.judge("plain", plain, {})
+    start = plain
+    if "ranks" in calibrator.levers:
+        start = _replanned(plain, planned(metrics=metrics), applied)
+        if start is not plain:
+            work.judge("ranks", start, {})
+    if "whitening" in calibrator.levers:
+        work.whiten(start, metrics)
+    metrics.clear()
+    if "refit" in calibrator.levers:
+        work.fit("refit", start)
+    if "statistics" in calibrator.levers:
+        work.fit("statistics", None)
+    return work.result()
+
+
+def _replanned(plain: Result, plan: Plan, applied) -> Result:
+    """What the calibrated plan makes; ``plain`` itself where the plans do not differ."""
+    mine, others = (
+        {(one.name, one.scheme, one.ranks) for one in p.layers} for p in (plan, plain.plan)
+    )
+    return plain if mine == others else applied(plan)
+
+
+class _Work:
+    """The forms of a net on the way to the calibrated one, and the best of them so far."""
+
+    def __init__(self, model: Model, calibrator: Calibrator, progress: Progress | None):
+        from .. import forward
+        from ..calibration import Shaped, outputs, watched
+        from ..net.shapes import infer
+
+        self.model, self.calibrator, self.progress = model, calibrator, progress
+        self.sample, self.held, self.source = calibrator.samples(model)
+        self.old: Shaped = Shaped(
+            lambda images: infer(model.net, model.phase, model.inputs, images)
+        )
+        self.blobs = forward.load(model.shapes, model.require_weights())
+        self.watched = watched(model.shapes)
+        self.reference = outputs(self.old, self.blobs, self.held, self.watched, calibrator.jobs)
+        self.stages: list[Stage] = []
+        self.layers: dict = {}
+        self.spilled = 0
+        self.best: tuple[float, Result, dict] | None = None
+        self._nets: dict[int, object] = {}
+
+    def net(self, result: Result):
+        """The net that a result has made."""
+        from ..surgery.fitting import smaller
+
+        model = self.model
+        if id(result) not in self._nets:
+            self._nets[id(result)] = smaller(
+                result.operated, model.net, model.shapes, self.blobs, model.require_weights(),
+                model.inputs, model.phase, result.plan.seed,
+            )  # fmt: skip
+        return self._nets[id(result)]
+
+    def judge(self, name: str, result: Result, blobs: dict, layers=()) -> None:
+        """Measure one form of the net, and keep it where it is the best so far."""
+        from ..calibration import divergence, outputs
+
+        net = self.net(result)
+        made = outputs(
+            net.shaped, {**net.blobs, **blobs}, self.held, self.watched, self.calibrator.jobs
+        )
+        found = divergence(self.reference, made, self.watched)
+        better = self.best is None or found < self.best[0]
+        self.stages.append(Stage(name, found, better))
+        if better:
+            self.best = (found, result, blobs)
+            self.layers.update((layer.name, layer) for layer in layers)
+
+    def whiten(self, result: Result, metrics) -> None:
+        """Decompose under what the original's layers see."""
+        from ..surgery.fitting import whitened
+
+        self.judge("whitening", result, whitened(self.net(result), metrics))
+
+    def fit(self, name: str, result: Result | None) -> None:
+        """Fit layer by layer: the refit of a result, or the statistics of the best form so far."""
+        from ..calibration import Levers, fit
+
+        blobs = {}
+        if result is None:
+            _, result, blobs = self.best
+        net, own = self.net(result), self.calibrator
+        found = fit(
+            self.old, net.shaped, self.blobs, {**net.blobs, **blobs}, net.chains, self.sample,
+            self.held, Levers(name == "refit", name == "statistics"), own.jobs, own.memory,
+            stage_of(self.progress, name),
+        )  # fmt: skip
+        self.spilled = max(self.spilled, found.spilled)
+        self.judge(name, result, {**blobs, **found.blobs}, found.layers)
+
+    def result(self) -> tuple[Result, Calibrated]:
+        """The best form, and what was done on the way to it."""
+        from ..surgery.fitting import with_blobs
+
+        _, result, blobs = self.best
+        if blobs:
+            operated = with_blobs(result.operated, self.net(result), blobs)
+            result = replace(result, operated=operated)
+        measure = ", ".join(f"{one.blob} ({one.kind})" for one in self.watched)
+        told = Calibrated(
+            self.sample.images, self.held.images, self.source, self.calibrator.seed,
+            tuple(self.stages), tuple(self.layers.values()), measure, self.spilled,
+        )  # fmt: skip
+        return result, told

@@ -1,0 +1,146 @@
+"""Between what ``apply_plan`` made of a net and the stage that fits a smaller net to images.
+
+In: the outcome of an operation.  Out: the smaller net as shapes and blobs with the chains in it,
+and the outcome again with the blobs that were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..calibration.chains import Chain
+from ..calibration.onward import has_statistics, output_weights
+from ..calibration.sample import Shaped
+from ..decompose import compose, stability
+from ..decompose.metric import Metric, Moments
+from ..decompose.task import Task
+from ..files.caffemodel import Caffemodel, NewLayer
+from ..forward.weights import Blobs
+from ..net.net import Net, parse_net
+from ..net.shapes import NetShapes, infer
+from .apply import Operated
+from .operate import Replaced
+
+
+@dataclass(frozen=True, eq=False)
+class Smaller:
+    """The net that an operation made: its shapes for any batch, its blobs, and its chains."""
+
+    shaped: Shaped
+    blobs: Blobs
+    chains: Mapping[str, Chain]
+
+
+def smaller(
+    operated: Operated,
+    net: Net,
+    shapes: NetShapes,
+    blobs: Blobs,
+    weights: Caffemodel,
+    inputs,
+    phase: str,
+    seed: int,
+) -> Smaller:
+    """The net that ``apply_plan`` has made of ``net`` (of ``shapes`` and ``blobs``)."""
+    path = net.doc.path or ""
+    rewritten = parse_net(operated.texts[path], path)
+    shaped = Shaped(lambda images: infer(rewritten, phase, inputs, images))
+    made = {layer.name: layer.blobs for new in operated.weights.values() for layer in new}
+    places = {entry.layer.name: index for index, entry in enumerate(shapes.layers)}
+    found: dict[int, list[np.ndarray]] = {}
+    for index, entry in enumerate(shaped(shapes.images).layers):
+        name = entry.layer.name
+        if name in made:
+            found[index] = [np.asarray(blob, np.float32) for blob in made[name]]
+        elif entry.params:
+            found[index] = list(blobs[places[name]])
+    chains = {one.plan.name: _chain(one, operated, weights, seed) for one in operated.replaced}
+    return Smaller(shaped, found, chains)
+
+
+def _chain(one: Replaced, operated: Operated, weights: Caffemodel, seed: int) -> Chain:
+    name, group = one.plan.name, one.geometry.group
+    kernel = one.target.kernel(weights.blobs(name)[0].array(), one.geometry)
+    task = Task(f"layer '{name}'", one.plan.scheme, kernel, group, one.plan.ranks, seed, one.aim)
+    names = tuple(layer.name for layer in operated.weights[name])
+    return Chain(names, one.parts, group, kernel, partial(_decomposed, task))
+
+
+def _decomposed(task: Task, metric: Metric, wanted: np.ndarray):
+    return replace(task, metric=metric, wanted=wanted).run()
+
+
+def metrics_of(
+    shapes: NetShapes, blobs: Blobs, moments: Mapping[str, Moments]
+) -> dict[str, Metric]:
+    """What the moments of layers say of their errors: by layer name, with what BatchNorm and Scale
+    make of each output; the mean of the outputs is free where a bias or a BatchNorm takes it up."""
+    found = {}
+    for index, entry in enumerate(shapes.layers):
+        if entry.layer.name in moments:
+            readers = [shapes.layers[reader] for reader, _ in shapes.graph.consumers(index)]
+            normalised = bool(readers) and all(has_statistics(reader) for reader in readers)
+            centred = normalised or len(entry.params or ()) > 1
+            weights = output_weights(shapes, blobs, index)
+            found[entry.layer.name] = Metric(moments[entry.layer.name], centred, weights)
+    return found
+
+
+def whitened(small: Smaller, metrics: Mapping[str, Metric]) -> dict[int, list[np.ndarray]]:
+    """Blobs of the chains whose layers have a metric, decomposed under it, by index."""
+    places = {e.layer.name: i for i, e in enumerate(small.shaped(1).layers)}
+    found: dict[int, list[np.ndarray]] = {}
+    for name, chain in small.chains.items():
+        if name not in metrics:
+            continue
+        made = chain.decompose(metrics[name], chain.kernel)
+        for layer, factor in zip(chain.layers, made.factors):
+            own = small.blobs[places[layer]]
+            bias = [blob + made.shift for blob in own[1:]] if made.shift is not None else own[1:]
+            found[places[layer]] = [np.reshape(factor, np.shape(own[0])), *bias]
+    return found
+
+
+def with_blobs(
+    operated: Operated, small: Smaller, blobs: Mapping[int, Sequence[np.ndarray]]
+) -> Operated:
+    """The operation with other blobs (by index in the new net) in some of its layers.
+
+    Layers that the operation left alone come into ``weights`` under their own name.
+    """
+    layers = small.shaped(1).layers
+    named = {layers[index].layer.name: list(arrays) for index, arrays in blobs.items()}
+    weights, owners = dict(operated.weights), {}
+    for old, new in operated.weights.items():
+        owners.update((layer.name, old) for layer in new)
+        weights[old] = tuple(replace(one, blobs=named.get(one.name, one.blobs)) for one in new)
+    for index, arrays in blobs.items():
+        layer = layers[index].layer
+        if layer.name not in owners:
+            new = NewLayer(layer.name, layer.type, layer.bottoms, layer.tops, list(arrays))
+            weights[layer.name] = (new,)
+    replaced = tuple(_judged(one, weights, small, named) for one in operated.replaced)
+    return replace(operated, weights=weights, replaced=replaced)
+
+
+def _judged(one: Replaced, weights, small: Smaller, named: Mapping) -> Replaced:
+    """The record of a layer with what its new factors come to."""
+    chain = small.chains[one.plan.name]
+    if not named.keys() & set(chain.layers):
+        return one
+    factors = [
+        np.reshape(layer.blobs[0], part.weight_shape)
+        for layer, part in zip(weights[one.plan.name], chain.parts)
+    ]
+    kernel = chain.kernel.astype(np.float64)
+    size = float(np.linalg.norm(kernel)) or 1.0
+    lost = float(np.linalg.norm(kernel - compose(factors, chain.parts, chain.group)))
+    ratio = one.norm_ratio
+    if ratio is not None:
+        ratio = float(stability.component_norms(factors, chain.parts, chain.group).sum()) / size
+    sensitivity = stability.sensitivity(factors, chain.parts, chain.group)
+    return replace(one, error=lost / size, curve=None, norm_ratio=ratio, sensitivity=sensitivity)
