@@ -36,7 +36,9 @@ _API = (
     "time_net",
     "train_net",
 )
-__all__ = [*_API, "SurgeryError", "__version__"]
+_FLOWS = {"finetune": "run", "read_flow": "read"}
+"""What stands above ``api``: the names and their modules in ``flow``."""
+__all__ = [*_API, *_FLOWS, "SurgeryError", "__version__"]
 
 
 def __getattr__(name: str):
@@ -44,6 +46,10 @@ def __getattr__(name: str):
         from . import api
 
         return getattr(api, name)
+    if name in _FLOWS:
+        from importlib import import_module
+
+        return getattr(import_module(f".flow.{_FLOWS[name]}", __name__), name)
     if name == "SurgeryError":
         from .errors import SurgeryError
 

@@ -35,7 +35,7 @@ def life(flow: str, folder: str) -> int:
         torch.set_num_threads(1)
         finetune(read_flow(flow), folder, resume=journal.read(folder) is not None)
         os._exit(0)
-    except SurgeryError as error:
+    except (SurgeryError, KeyboardInterrupt) as error:  # the latter while the flow is read
         print(error, flush=True)
     except BaseException:
         traceback.print_exc()
@@ -58,7 +58,7 @@ def main() -> None:
     for run in range(runs):
         for index in range(kills + 1):
             process = life(flow, f"killed{run}")
-            time.sleep(moments.uniform(0.02, 0.4) * whole)
+            time.sleep(moments.uniform(0.02, 0.25) * whole)
             os.kill(process, signal.SIGKILL if index else signal.SIGINT)
             assert ended(process) in (0, 1, -signal.SIGKILL)
         assert ended(life(flow, f"killed{run}")) == 0

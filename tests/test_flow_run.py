@@ -172,7 +172,7 @@ def test_a_flow_is_over_within_its_budget():
 
 
 def test_a_training_that_diverges_keeps_the_last_good_net():
-    with pytest.raises(TrainError, match="diverged.*at iteration 1.*smaller base_lr") as caught:
+    with pytest.raises(TrainError, match="diverged.*at iteration 1.*a smaller base_lr") as caught:
         finetune(flow_of(), trainer=Pretender(endings={2: "diverged"}))
     assert str(caught.value).endswith("flow.out/steps/05-cut/deploy.caffemodel")
     report = finetune(flow_of(), resume=True, trainer=Pretender())
@@ -329,3 +329,26 @@ def test_sensitivity_cuts_and_trains_each_layer_alone(monkeypatch):
     )
     ranks = {entry.name: entry.ranks[0] for entry in planned.layers}
     assert ranks["conv2"] > ranks["conv1"]
+
+
+def test_a_net_with_its_own_data_needs_no_deploy_and_no_images():
+    h5py = pytest.importorskip("h5py", reason="data in HDF5 need the extra")
+    text = Path("train_val.prototxt").read_text()
+    for phase in ("train", "test"):
+        with np.load(f"{phase}.npz") as held, h5py.File(f"{phase}.h5", "w") as file:
+            file["data"], file["label"] = held["images"], held["labels"].astype(np.float32)
+        Path(f"{phase}.txt").write_text(f"{phase}.h5\n")
+        memory = f"memory_data_param {{ batch_size: {10 if phase == 'train' else 20} channels: 3 "
+        memory += "height: 8 width: 8 }"
+        assert memory in text
+        source = f'hdf5_data_param {{ source: "{phase}.txt" batch_size: 10 }}'
+        text = text.replace(memory, source).replace('"MemoryData"', '"HDF5Data"')
+    Path("train_val.prototxt").write_text(text)
+    own = FLOW.replace('data { phase: TRAIN source: "train.npz" }\n', "")
+    own = own.replace('evaluate { images: "test.npz" }\n', "")
+    with_deploy = finetune(parse_flow(own, "flow.prototxt"), trainer=Pretender())
+    alone = parse_flow(own.replace('deploy: "deploy.prototxt"\n', ""), "flow.prototxt")
+    report = finetune(alone, "alone", trainer=Pretender())
+    for moment in ("before", "after"):
+        assert report[moment] == pytest.approx(with_deploy[moment], rel=1e-5)
+    assert not Path("alone/deploy.prototxt").exists()

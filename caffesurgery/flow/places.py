@@ -6,12 +6,13 @@ not at all; ``steps/NAME.work/`` is where a training writes while it runs.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import api
-from ..errors import FlowError
+from ..errors import DataError, FlowError
 from ..files.atomic import staged_folder
 from .course import START, Next
 from .flow import Flow
@@ -53,8 +54,16 @@ class Places:
 
     def load(self, model: str) -> api.Model:
         """A net with its weights."""
-        inputs = dict(self.flow.inputs) or None
-        return api.load(self.nets(model)[0], self.weights(model), inputs=inputs)
+        return api.load(self.nets(model)[0], self.weights(model), inputs=self._inputs() or None)
+
+    def _inputs(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of data that the nets do not describe: as given, or as the data have them."""
+        given = dict(self.flow.inputs)
+        if self.flow.deploy:
+            return given
+        with contextlib.suppress(DataError):  # not here; what is missing will be named
+            return {**api.data_shapes(self.flow.train_val), **given}
+        return given
 
     def keep_trained(self, name: str, before: str, weights: Path) -> None:
         """Make the folder of a trained net: the prototxts as before, and the new weights."""

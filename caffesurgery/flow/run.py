@@ -234,8 +234,8 @@ class _Run:
         advice = ""
         if ended.ending == "diverged":
             advice = (
-                "; try a smaller base_lr, max_norm: 20, freeze: decomposed, or stop { max_drop: "
-                "0.05 tries: 2 }, which takes higher ranks by itself"
+                "; in the flow, a smaller base_lr, max_norm: 20, freeze: decomposed or stop { "
+                "max_drop: 0.05 tries: 2 }, which takes higher ranks by itself, may help"
             )
         return (
             f"the training{layers} ended as '{ended.ending}' at iteration {ended.iteration}: "

@@ -73,4 +73,6 @@ def _data_shapes(net: Net, data: Inputs, inputs: Inputs | None) -> dict[str, tup
             shape = (data.get(top) or image)[1:]
             crop = layer.params("transform_param")["crop_size"]
             found[top] = (*shape[:-2], crop, crop) if crop and len(shape) == 3 else shape
+        if layer.type == "HDF5Data":  # it says nothing of its labels either: one for each image
+            found.update((label, (inputs or {}).get(label, (1,))) for label in layer.tops[1:])
     return found
