@@ -19,8 +19,11 @@ from .lower import works_of
 from .probes import probe_nets
 from .profile import Profile
 
-RUNS, QUICK_RUNS = 25, 6
+RUNS, QUICK_RUNS = 24, 6
 """Runs of every probe net, of which the fastest time of each layer counts."""
+
+ROUNDS = 3
+"""Turns in which the runs are done, so that what disturbs one turn of a net misses the others."""
 
 Progress = Callable[[str, float], None]
 
@@ -40,20 +43,26 @@ def measured_samples(
     threads: int = 1, quick: bool = False, progress: Progress | None = None
 ) -> list[Sample]:
     """The layers of the probe nets with their work and their fastest milliseconds here."""
-    found: list[Sample] = []
     nets = list(probe_nets(quick))
-    for number, shapes in enumerate(nets):
-        runner = forward.Runner(shapes, forward.seeded(shapes), threads=threads)
+    runs = (QUICK_RUNS if quick else RUNS) // ROUNDS
+    fastest: dict[tuple[int, int], float] = {}
+    for done in range(ROUNDS * len(nets)):
+        number = done % len(nets)
+        runner = forward.Runner(nets[number], forward.seeded(nets[number]), threads=threads)
 
-        def tell(share: float, number: int = number) -> None:
+        def tell(share: float, done: int = done) -> None:
             if progress:
-                progress("layers", (number + share) / len(nets))
+                progress("layers", (done + share) / (ROUNDS * len(nets)))
 
-        times = forward.measure(runner, QUICK_RUNS if quick else RUNS, progress=tell)
-        for index, (entry, time) in enumerate(zip(shapes.layers, times.layers)):
+        times = forward.measure(runner, runs, progress=tell)
+        for index, time in enumerate(times.layers):
+            fastest[number, index] = min(time.minimum, fastest.get((number, index), time.minimum))
+    found: list[Sample] = []
+    for number, shapes in enumerate(nets):
+        for index, entry in enumerate(shapes.layers):
             works = works_of(entry, "caffesurgery")
             if len(works) > 1 or not index:  # of those that do nothing one tells enough
-                found.append(Sample(works, time.minimum, f"{number}:{entry.layer.name}"))
+                found.append(Sample(works, fastest[number, index], f"{number}:{entry.layer.name}"))
     return found
 
 
