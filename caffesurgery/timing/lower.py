@@ -65,6 +65,10 @@ def works_of_parts(
             found += conv_works(
                 part.out, part.inp, part.group, taps, pixels, columns, images, last, runtime
             )
+            if part.group == part.inp == part.out:
+                found += layout_works(
+                    (part.kh, part.kw), part.group, its.h_in * its.w_in, pixels, images, runtime
+                )
     return found
 
 
@@ -93,6 +97,21 @@ def conv_works(
     if bias:
         found.append(work("bias", images, elements=outputs * pixels))
     return found
+
+
+def layout_works(
+    kernel: tuple[int, ...], group: int, pixels_in: int, pixels: int, images: int, runtime: str
+) -> list[Work]:
+    """Changes of layout around a depthwise convolution that ONNX Runtime cannot do by blocks.
+
+    It keeps maps in blocks of 8 channels but where the channels are no multiple of that.  A kernel
+    of 1 x E is taken to follow one of D x 1, as the two of a chain do: nothing changes in between.
+    """
+    if runtime != "onnxruntime" or group % 8 == 0 or group == 1:
+        return []
+    before, after = kernel[0] > 1, kernel[-1] > 1
+    elements = group * (pixels_in * before + pixels * after)
+    return [work("reorder", images, elements=elements)] if elements else []
 
 
 def matrix_works(outputs: int, inputs: int, rows: int, bias: bool, runtime: str) -> list[Work]:
@@ -129,6 +148,11 @@ def _convolution(entry, runtime):
             top[axis], bottom[axis], group, taps, pixels, columns, prod(bottom[:axis]),
             len(entry.params) > 1, runtime,
         )  # fmt: skip
+        if group == bottom[axis] == top[axis]:
+            pixels_in = prod(bottom[axis + 1 :])
+            found += layout_works(
+                window.kernel, group, pixels_in, pixels, prod(bottom[:axis]), runtime
+            )
     return found
 
 

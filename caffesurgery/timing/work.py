@@ -87,6 +87,7 @@ KINDS: dict[str, Kind] = {
         {"call": (), "mac": ("n", "k", "group"), "output": ("n", "group"), "map": ("group",)},
         "depthwise",
     ),
+    "reorder": _each("elements between maps by pixels and by blocks of channels", "copy"),
 }  # fmt: skip
 """Every kind of work.  ``n`` is pixels, ``m`` outputs and ``k`` inputs times kernel, of a group."""
 

@@ -1,7 +1,8 @@
 """Measures ONNX Runtime on this machine: single-layer models of many sizes, and terms fitted.
 
 Each probe layer is exported by itself and run with ONNX Runtime's own profiler on, which says how
-long every kernel takes; what a model of one layer adds at its ends (changes of layout) is left out.
+long every kernel takes; the changes of layout that a model of one layer has at its ends are taken
+as samples of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +23,15 @@ from ..files import caffemodel
 from ..files.caffemodel import NewLayer
 from ..net.net import parse_net
 from ..net.shapes import NetShapes, infer
-from ..timing import Profile, works_of
+from ..timing import Profile, work, works_of
 from ..timing.calibrate import machine_name
 from ..timing.fit import Sample, fit_linear, fit_quality
 from ..timing.probes import single_nets
 from .session import ERRORS_ONLY
 
 RUNS, QUICK_RUNS = 20, 6
-_ENDS = ("ReorderInput", "ReorderOutput")
-"""Changes of layout, of which a whole net needs few."""
+_ENDS = {"ReorderInput": "input_type_shape", "ReorderOutput": "output_type_shape"}
+"""Changes of layout, and where the profiler says what shape they have without padding."""
 
 Progress = Callable[[str, float], None]
 
@@ -40,27 +42,28 @@ def measure_onnxruntime(
     """A profile of this machine for the runtime ``onnxruntime``, with its fit."""
     import onnxruntime
 
-    nets, measured = list(single_nets(quick)), []
+    nets, measured, layouts = list(single_nets(quick)), [], []
     with tempfile.TemporaryDirectory(prefix="caffesurgery-") as folder:
         for number, text in enumerate(nets):
             if progress:
                 progress("ONNX Runtime", number / len(nets))
             shapes = infer(parse_net(text), "TEST")
-            ms = _timed(shapes, Path(folder), threads, QUICK_RUNS if quick else RUNS)
+            ms, ends = _timed(shapes, Path(folder), threads, QUICK_RUNS if quick else RUNS)
             entry = shapes.layers[-1]
-            works = works_of(entry, "onnxruntime")
+            works = [one for one in works_of(entry, "onnxruntime") if one.kind != "reorder"]
             measured.append(Sample(works, ms, entry.layer.type))
+            layouts += ends
     made = (
         f"calibrate of caffesurgery {__version__}, ONNX Runtime {onnxruntime.__version__}: "
-        f"{len(measured)} single layers, fastest of {QUICK_RUNS if quick else RUNS} runs"
+        f"{len(nets)} single layers, fastest of {QUICK_RUNS if quick else RUNS} runs"
     )
-    terms = fit_linear(measured)
+    terms = fit_linear(measured + layouts)
     profile = Profile(name, "onnxruntime", machine_name(), threads, terms, made)
     return replace(profile, fit=fit_quality(profile, measured))
 
 
-def _timed(shapes: NetShapes, folder: Path, threads: int, runs: int) -> float:
-    """Milliseconds of the kernels of a net: of each the fastest run."""
+def _timed(shapes: NetShapes, folder: Path, threads: int, runs: int) -> tuple[float, list[Sample]]:
+    """Milliseconds of the kernels of a net, of each the fastest run, and its changes of layout."""
     import onnxruntime
 
     model = build(shapes.net, _weights(shapes, folder), batch=shapes.images).model
@@ -83,16 +86,27 @@ def _timed(shapes: NetShapes, folder: Path, threads: int, runs: int) -> float:
     return _fastest(events)
 
 
-def _fastest(events: list[dict]) -> float:
-    """The sum of every kernel's shortest duration (they come in microseconds)."""
+def _fastest(events: list[dict]) -> tuple[float, list[Sample]]:
+    """The sum of every kernel's shortest duration (they come in microseconds), and the layouts'."""
     kernels: dict[str, float] = {}
+    ends: dict[str, tuple[float, int]] = {}
     for event in events:
-        name, of = event.get("name", ""), event.get("args", {}).get("op_name", "")
-        if name.endswith("_kernel_time") and of not in _ENDS:
+        name, args = event.get("name", ""), event.get("args", {})
+        if not name.endswith("_kernel_time"):
+            continue
+        if of := _ENDS.get(args.get("op_name", "")):
+            elements = sum(prod(shape) for one in args.get(of, ()) for shape in one.values())
+            ends[name] = min((event["dur"], elements), ends.get(name, (event["dur"], elements)))
+        else:
             kernels[name] = min(event["dur"], kernels.get(name, event["dur"]))
     if not kernels:
         raise VerifyError("ONNX Runtime's profiler told of no kernel; is its version supported?")
-    return sum(kernels.values()) / 1e3
+    layouts = [
+        Sample([work("layer"), work("reorder", elements=elements)], took / 1e3, "layout")
+        for took, elements in ends.values()
+        if elements
+    ]
+    return sum(kernels.values()) / 1e3, layouts
 
 
 def _weights(shapes: NetShapes, folder: Path):
