@@ -24,7 +24,7 @@ Axes = tuple[int, ...]
 """Input axes of a kernel (T, S, D, E) without the outputs: 0 is S, 1 is D, 2 is E."""
 
 _FLOOR = 1e-6
-"""The least eigenvalue of a covariance, over the mean one, that a square root is taken of."""
+"""The least eigenvalue of a covariance, over its norm, that a square root is taken of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,16 @@ class Moments:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.gram).all()):
             raise DecomposeError("moments with NaN or infinite values: the layer's inputs overflow")
 
+    @property
+    def samples(self) -> float:
+        """As how many independent patches they count: the geometric mean of images and patches.
+
+        Patches of one image are alike, but not the same.  On layers of a trained ResNet, with 5, 20
+        and 100 images, errors on other images are then within a tenth of the least that any count
+        gives; the images alone, as a count, shrink so much that few of them bring nothing.
+        """
+        return float(self.images * self.count) ** 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
@@ -85,7 +95,7 @@ class Metric:
     @cached_property
     def regular(self) -> np.ndarray:
         """(g, n, n): C shrunk towards a multiple of the identity, so that it can be inverted."""
-        return np.stack([shrunk(one, self.moments.images) for one in self.covariances])
+        return np.stack([shrunk(one, self.moments.samples) for one in self.covariances])
 
     @cached_property
     def scales(self) -> np.ndarray:
@@ -148,7 +158,7 @@ class Metric:
             each = marginal(self.covariances[g], sizes, axes)
             if found:
                 each = each / max(np.trace(each) / len(each), np.finfo(np.float64).tiny)
-            found.append(cholesky(shrunk(each, self.moments.images), lower=True))
+            found.append(cholesky(shrunk(each, self.moments.samples), lower=True))
         return found
 
     # -- errors under the exact covariance
@@ -207,12 +217,12 @@ def marginal(covariance: np.ndarray, sizes: Sequence[int], axes: Axes) -> np.nda
     return np.einsum("iaja->ij", cube.reshape(m, rest, m, rest)) / rest
 
 
-def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:
+def shrunk(covariance: np.ndarray, samples: float) -> np.ndarray:
     """(1 - p) C + p mu I, mu the mean eigenvalue of C (n, n); positive definite.
 
     p is that of oracle approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010, equation 23), made
-    for few Gaussian samples, and at least 1e-6.  It falls with the samples and is larger the closer
-    C is to a multiple of the identity, in which case it matters least.
+    for few Gaussian samples: it falls with their number.  At the least p mu is 1e-6 of the norm of
+    C, above what rounding can make of an eigenvalue of zero.
     """
     n = len(covariance)
     mu = float(np.trace(covariance)) / n
@@ -221,7 +231,7 @@ def shrunk(covariance: np.ndarray, samples: int) -> np.ndarray:
     squares = float(np.sum(covariance * covariance)) / mu**2
     wanted = (1 - 2 / n) * squares + n * n
     p = wanted / max((samples + 1 - 2 / n) * (squares - n), 1e-300)
-    p = min(max(p, _FLOOR), 1.0)
+    p = min(max(p, _FLOOR * squares**0.5), 1.0)
     found = (1 - p) * covariance
     np.einsum("ii->i", found)[:] += p * mu
     return found
