@@ -18,7 +18,8 @@ from scipy.linalg import lapack
 from .truncated import matmul, squared_norm, turned_columns
 
 _ALTERNATIONS = 3  # between the two spatial factors of 4-way CP
-_FIRST, _LAST = 0.1, 4.5e-3  # the ridge: of the first sweep; of the last, over the squared error
+_FIRST = 0.1  # the ridge of the first sweep
+_LAST = {3: 6.5e-3, 4: 4.5e-3}  # of the last over the squared error, by ways
 _DOUBLE = 1e-5  # ridges below this are solved with in float64
 _ROUNDING = 1e-7  # the ridge that is always there, so that the equations can be solved
 _AHEAD, _FASTER, _MOST = 0.5, 1.05, 1.0  # extrapolation: at first, its growth, and at most
@@ -137,7 +138,8 @@ def bounded(cube: Cube, start: Factors, sweeps: int, max_norm: float | None, tic
             found = found._replace(factors=_moved(found.factors, bases))
             cube, state = whole, _moved(state, bases) if leapt else found.factors
         share = found.lost / cube.energy if found else 1.0
-        ridge = _ridge((done - 1) / max(sweeps - 1, 1), share, least)
+        last = max(_LAST[len(cube.sizes)] * share, least)
+        ridge = _ridge((done - 1) / max(sweeps - 1, 1), last)
         new = _sweep(cube, state, ridge)
         tick(min(done / sweeps, 1.0))
         leapt = found is not None and state is not found.factors
@@ -167,9 +169,8 @@ def _moved(factors: Factors, bases: Sequence[np.ndarray | None], down: bool = Fa
     return [ends[0], *spatial, ends[1]]
 
 
-def _ridge(progress: float, share: float, least: float) -> float:
-    """The ridge at a share of the way, for a kernel of which ``share`` is not yet explained."""
-    last = max(_LAST * share, least)
+def _ridge(progress: float, last: float) -> float:
+    """The ridge at a share of the way down to the last one."""
     return max(last, _FIRST ** (1 - progress) * last**progress) if progress < 1 else last
 
 
