@@ -90,6 +90,11 @@ def test_rank_rules_and_comparisons_take_databases(database):
         lines = Path("plan.prototxt").read_text().splitlines()
         plans.append([line for line in lines if "made_from" not in line])
     assert plans[0] == plans[1]
+    Path("train.prototxt").write_text(DATA.replace("TEST", "TRAIN"))
+    plain = ("--no-cache", "--jobs", "2", "--force", "-o", "plan.prototxt")
+    succeed("plan", D, W, *rule, "--images", "train.prototxt", *plain)
+    refused = run("plan", D, W, *rule, "--images", "train_val.prototxt", *plain)
+    assert "has no layer with data of its own in the TRAIN phase" in refused.err
     found = [
         caffesurgery.compare(caffesurgery.load(D, W), caffesurgery.load(D, W), images=images)
         for images in ("db", "same.npz")

@@ -64,7 +64,7 @@ class Calibrator:
         self.seed, self.levers, self.memory, self.jobs = seed, frozenset(levers), memory, jobs
         self._options = {"mean": mean, "scale": scale, "bgr": bgr, "crop": crop}
         self._transform = transform
-        self.images = open_images(images, None, resize_of(resize, transform))
+        self.images = open_images(images, None, resize_of(resize, transform), "TRAIN")
         count = len(self.images.images)
         if min(count, samples) < _FEWEST:
             raise DataError(

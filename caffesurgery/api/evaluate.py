@@ -28,6 +28,7 @@ class Evaluator:
 
     images, labels: an array, a .npy or .npz, a folder of image files, an LMDB, or a prototxt, which
         means its data layer (see ``help data``); None is the data layer of each net itself
+    phase: whose data layer that is; 'TRAIN' for what rank rules look at
     metric: what rules look at, one of 'top1', 'top5', 'loss', 'agreement' (with the net as it is)
     blob: the output with a score for each class, where the net has several outputs
     mean, scale, bgr, crop: as ``compare`` takes them; without mean, scale and crop the net's own
@@ -54,6 +55,7 @@ class Evaluator:
         jobs: int | None = None,
         dask: str | None = None,
         cache=True,
+        phase: str = "TEST",
     ):
         from ..data.images import open_images
         from ..verify.cache import MetricsCache, default_folder
@@ -69,10 +71,10 @@ class Evaluator:
         self._cache.check(required=cache is not True)
         resize = resize_of(resize, transform)
         self._given = images, labels
-        self._samples = samples
+        self._samples, self._phase = samples, phase
         self._images = None
         if images is not None:
-            self._images = self._checked(open_images(images, labels, resize))
+            self._images = self._checked(open_images(images, labels, resize, phase))
         elif labels is not None:
             raise UsageError("labels without images; give the images that they belong to")
         self._workers = None
@@ -152,7 +154,7 @@ class Evaluator:
         from ..verify.subject import Subject
         from ..verify.weights import stored_weights
 
-        images = self._images or self._checked(layer_images(model.net))
+        images = self._images or self._checked(layer_images(model.net, self._phase))
         prepare, source = preprocessing(model, images, self._options, self._transform)
         doc = model.net.doc
         weights = stored_weights(model.require_weights())

@@ -291,7 +291,8 @@ def measuring(command):
 def evaluator(given, jobs=None, own: bool = False):
     """The Evaluator that the options of ``data`` or ``measuring`` describe; None without images.
 
-    With ``own`` it takes the images of each net's own data layer, where none are given.
+    With ``own`` it takes the images of each net's own TEST data layer, where none are given.
+    Without it, it is for rank rules, which see the TRAIN data layer of a prototxt.
     UsageError for options that say nothing without ``--images``.
     """
     from .. import api
@@ -305,6 +306,7 @@ def evaluator(given, jobs=None, own: bool = False):
             raise UsageError(f"--{idle[0]} says nothing without --images; give the images too")
         return None
     cache = given.pop("cache") or True
+    given["phase"] = "TEST" if own else "TRAIN"
     return api.Evaluator(**given, jobs=jobs, cache=None if no_cache else cache)
 
 
