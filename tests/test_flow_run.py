@@ -222,6 +222,19 @@ def test_a_flow_stopped_after_any_step_ends_in_the_same_net(monkeypatch):
     assert times > 5 and Path("cut/deploy.caffemodel").read_bytes() == expected
 
 
+def test_only_one_process_works_on_a_flow(monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="locks of POSIX")
+
+    def busy(handle, how):
+        raise BlockingIOError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", busy)
+        with pytest.raises(FlowError, match="flow.out: another process is at work on this flow"):
+            finetune(flow_of(), trainer=Pretender())
+    assert finetune(flow_of(), resume=True, trainer=Pretender())["layers"]
+
+
 def test_a_finished_flow_has_nothing_left_to_do():
     report = finetune(flow_of(), trainer=Pretender())
     before = tree(Path("flow.out"))

@@ -7,7 +7,9 @@ not at all; ``steps/NAME.work/`` is where a training writes while it runs.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,32 @@ class Places:
         with contextlib.suppress(DataError):  # not here; what is missing will be named
             return {**api.data_shapes(self.flow.train_val), **given}
         return given
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process work in the folder, which must be there, while the block runs.
+
+        FlowError where one does.  The system lets go of the lock of a process that is killed.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            yield
+            return
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise FlowError(
+                f"{self.folder}: another process is at work on this flow; wait for it, or end it"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def keep_trained(self, name: str, before: str, weights: Path) -> None:
         """Make the folder of a trained net: the prototxts as before, and the new weights."""

@@ -87,17 +87,21 @@ class _Run:
             steps = self._steps(plan)
             if (over := self._over(steps)) is not None:
                 return over
-            self._tidy(steps)
-            while (now := course.following(steps, self.journal.records)) is not None:
-                self._announce(steps, now)
-                record = self._do(steps, now, plan)
-                self._keep(self.journal.with_record(record))
-                if self.tell:
-                    self.tell(steps[now.index], record, len(steps))
-                self._tidy(steps)
-            return self._deliver(steps, plan)
+            with self.places.alone():
+                self._all(steps, plan)
+                return self._deliver(steps, plan)
         except KeyboardInterrupt:
             raise self._interrupted() from None
+
+    def _all(self, steps, plan: Plan) -> None:
+        self._tidy(steps)
+        while (now := course.following(steps, self.journal.records)) is not None:
+            self._announce(steps, now)
+            record = self._do(steps, now, plan)
+            self._keep(self.journal.with_record(record))
+            if self.tell:
+                self.tell(steps[now.index], record, len(steps))
+            self._tidy(steps)
 
     def _over(self, steps) -> dict | None:
         """The report of a flow that has come to its end before; None where something is left."""
@@ -117,8 +121,13 @@ class _Run:
             self.given = trainers.choose(wanted.name or None, **options)
 
     def _plan(self) -> Plan:
-        """The first plan; made once there is someone to train, as it may take long."""
+        """The first plan; as it may take long, only where somebody can train, and on something."""
         if not self.journal.plan:
+            training.check_solvers(self.flow)
+            if self.flow.trainer.name != "torch":
+                self._require_trainer()
+            if self.given is None or self.given.name != "caffe":  # it reads its data itself
+                training.check_data(self.flow)
             self._require_trainer()
             made = self.planner.first()
             fitness = None

@@ -16,6 +16,7 @@ from ..files.atomic import write_bytes
 from ..files.text import Message, quote
 from ..net.layers import lookup
 from ..net.net import Net, parse_net, read_net
+from ..net.params import Params
 from ..surgery.restore import find_chains
 from ..train import recipes
 from ..train import solver as solvers
@@ -72,6 +73,21 @@ def train(
         data=replaced_data(flow, net, "TRAIN"),
     )
     return trainer.train(job, tick)
+
+
+def check_solvers(flow: Flow) -> None:
+    """Raise what a training would only meet after hours: a solver that cannot be made."""
+    every = [flow.train, flow.optimise, flow.finish]
+    every += [flow.train.with_changes(group.train) for group in flow.groups]
+    for training in every:
+        if training is not None and not training.skipped:
+            solver_text(flow, training, Path(flow.train_val), Path(flow.output))
+
+
+def check_data(flow: Flow) -> None:
+    """DataError where what the net is to be trained on is not there."""
+    net = read_net(flow.train_val)
+    open_feeds(net, "TRAIN", overrides=replaced_data(flow, net, "TRAIN"))
 
 
 def replaced_data(flow: Flow, net: Net, phase: str) -> dict[str, Path]:
@@ -147,12 +163,17 @@ def solver_text(flow: Flow, training: Training, train_val: Path, work: Path) -> 
     """The solver of one training: the user's or the recipe's, for the flow's net and folder."""
     if training.solver:
         doc = text.read(training.solver)
-        said = solvers.read_solver(training.solver, forks=True)
-        count, snapshot, whole = said.iter_size, said.snapshot, said.max_iter
+        said = Params(doc.root, "SolverParameter", doc.where)  # its net need not be there
+        count, snapshot, whole = (said[name] for name in ("iter_size", "snapshot", "max_iter"))
     else:
         doc = text.parse(_recipe(flow, training, train_val), training.recipe)
         count, snapshot, whole = 1, 0, 0
     iterations = _iterations(flow, training, train_val, count) or whole
+    if iterations < 1:
+        raise FlowError(
+            f"{training.solver}: has no max_iter, and {flow.path or 'the flow'} says neither "
+            "epochs nor iterations; say how long to train"
+        )
     changes = {
         "net": str(train_val.absolute()),
         **dict.fromkeys((*_NETS, *_TESTS)),
