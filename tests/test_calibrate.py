@@ -9,7 +9,7 @@ from nets import write_net
 from tiny import D, W, _tiny_net, succeed, tiny  # noqa: F401
 
 import caffesurgery
-from caffesurgery.errors import DataError, NetError, UsageError
+from caffesurgery.errors import DataError, NetError, PlanError, RankError, UsageError
 
 SPATIAL = ("--method", "spatial", "--ranks", "ratio=0.5")
 
@@ -108,3 +108,38 @@ def test_what_cannot_be_is_refused(pictures, tmp_path):
     two = caffesurgery.load(*write_net(tmp_path / "two", vectors))
     with pytest.raises(NetError, match="one input N x C x H x W; this one has x, y"):
         caffesurgery.compress(two, tmp_path / "o", "svd", "fc=2", calibrate=images(20))
+
+
+@pytest.mark.parametrize("method", ["spatial", "channel", "svd", "tucker2", "cp3"])
+@pytest.mark.parametrize("kind", ["conv", "inner_product", "resblock"])
+def test_golden_nets_stay_at_full_ranks_and_are_never_worse_with_fewer(
+    shared, tmp_path, kind, method
+):
+    tried = 0
+    for folder in sorted(shared("golden").glob(f"{kind}_*"))[:10]:
+        model = caffesurgery.load(folder / "net.prototxt", folder / "net.caffemodel")
+        shapes = [entry.tops[0] for entry in model.shapes.layers if not entry.bottoms]
+        if len(shapes) != 1 or len(shapes[0]) != 4:
+            continue
+        seen = images(20, shape=shapes[0][1:])
+        for rule in ("*=max", "ratio=0.4"):
+            report = _golden(model, tmp_path / f"{folder.name}{rule[0]}", method, rule, seen)
+            if report is None:
+                continue
+            tried += 1
+            assert report["kept"] <= report["plain"]
+            assert report["kept"] < 1e-8 or rule != "*=max", (folder.name, report["stages"])
+    assert tried or (kind, method) in NOT_FOR
+
+
+NOT_FOR = {("inner_product", "channel"), ("inner_product", "spatial"), ("inner_product", "cp3"),
+           ("conv", "svd"), ("resblock", "svd")}  # fmt: skip
+
+
+def _golden(model, out, method: str, rule: str, seen):
+    try:
+        return caffesurgery.compress(
+            model, out, method, rule, calibrate=seen, onnx=False, allow_growth=True, jobs=1
+        )["calibration"]
+    except (PlanError, RankError):  # no layer that this method takes
+        return None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LEVERS = ("ranks", "whitening", "refit", "statistics")
 """What calibration consists of, in the order in which it is done."""
 _FEWEST = 16
+_SEEN = 256
+"""Images that moments of the original's layers are from: every one of them gives many patches."""
 _HELD = 0.2
 """Share of the images that nothing is fitted to."""
 
@@ -168,7 +170,8 @@ def calibrated(
     metrics = {}
     if calibrator.levers & {"ranks", "whitening"}:
         told = stage_of(progress, "look at images")
-        moments = collect(work.old, work.blobs, work.sample, None, calibrator.jobs, told)
+        few = work.sample.first(_SEEN)
+        moments = collect(work.old, work.blobs, few, None, calibrator.jobs, told)
         metrics = metrics_of(model.shapes, work.blobs, moments)
     plain = applied(planned())
     work.judge("plain", plain, {})

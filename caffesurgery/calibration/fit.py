@@ -17,7 +17,7 @@ from ..net.layers.window import conv_window
 from .chains import Chain, Ends, solve_chain
 from .moments import LARGEST
 from .onward import find_shortcut, has_statistics, output_weights
-from .patches import TYPES, patch_size
+from .patches import TYPES, Draw, patch_size
 from .refit import Line, Pairs, pair_sums, refit
 from .sample import Sample, Shaped
 from .statistics import (
@@ -154,7 +154,8 @@ class _Fitter:
             if shortcut:
                 made = [shortcut.target(walk, made[0], step)]
             seen = walk.bottoms("new", first, step)
-            return pair_sums(walk.entry("old", unit.old, step), seen, made)
+            draw = Draw((unit.old, *step), walk.samples[step[0]].images)
+            return pair_sums(walk.entry("old", unit.old, step), seen, made, draw)
 
         fitted, held = (Pairs(*sums) for sums in walk.each(gather))
         chain = self.chains[walk.old.layers[unit.old].layer.name]

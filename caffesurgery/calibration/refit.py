@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, solve
 
 from ..net.shapes import LayerShapes
-from .patches import patch_blocks
+from .patches import Draw, patch_blocks
 
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
 """What pulls towards the factor as it was, over the mean variance of its inputs."""
@@ -64,12 +64,15 @@ class Pairs:
 
 
 def pair_sums(
-    entry: LayerShapes, bottoms: Sequence[np.ndarray], tops: Sequence[np.ndarray]
+    entry: LayerShapes,
+    bottoms: Sequence[np.ndarray],
+    tops: Sequence[np.ndarray],
+    draw: Draw | None = None,
 ) -> tuple[np.ndarray, ...]:
     """The fields of ``Pairs`` for the bottoms of a layer and the outputs it should have; products
     are made in float32."""
     found: list = []
-    for patches, made in patch_blocks(entry, bottoms, tops):
+    for patches, made in patch_blocks(entry, bottoms, tops, draw):
         turned = patches.transpose(0, 2, 1)
         part = (
             np.matmul(patches, turned),

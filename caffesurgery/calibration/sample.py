@@ -36,6 +36,13 @@ class Sample:
         """Number of images."""
         return sum(self.sizes)
 
+    def first(self, images: int) -> Sample:
+        """Its first batches, up to about so many images; at least one batch."""
+        totals = np.cumsum(self.sizes)
+        return Sample(
+            self.sizes[: max(1, int(np.searchsorted(totals, images, "right")))], self.load
+        )
+
 
 def sample_of(arrays: Mapping[str, np.ndarray], batch: int) -> Sample:
     """The items of prepared arrays (blob -> N x ...) in batches of ``batch``, the rest at the end.

@@ -1,0 +1,242 @@
+"""Prints what calibrated surgery leaves of a net's accuracy, beside what it loses uncalibrated.
+
+    python tools/bench_accuracy.py res56 --macs 0.5     (0.35, 0.25)
+    python tools/bench_accuracy.py quick                cifar10_quick at half of its MACs
+    python tools/bench_accuracy.py squeezenet           on 300 ImageNet images, at 0.7 of its MACs
+    python tools/bench_accuracy.py ablation --macs 0.35 what each step brings, and how many images
+
+Nothing is trained, and no labels are seen: 1,000 training images calibrate, drawn anew for each
+seed; mean and spread are over the seeds.  Test images are for the accuracies alone.  Of ImageNet
+there are only 300 images: one half calibrates, the other is classified, then the other way round,
+so that each image is classified once by a net that has not seen it; seeds are ways to halve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+
+import caffesurgery  # noqa: E402
+from caffesurgery.api.calibrated import LEVERS  # noqa: E402
+
+PAPER = {0.5: "2.7 to 3.5 (paper 004, Table I, on the original images)"}
+"""Points of top-1 that papers lose of ResNet-56 without fine-tuning, by the share of MACs."""
+COUNTS = (50, 100, 200, 500, 1000, 2000)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A net with the images that it is calibrated and tested on, and how they are prepared."""
+
+    model: caffesurgery.Model
+    train: np.ndarray
+    test: np.ndarray
+    labels: np.ndarray
+    prepare: dict
+    layers: str = "*"
+
+
+def res56(data: Path) -> Problem:
+    """ResNet-56 of paper 004, after a short training on the JPEG form of CIFAR-10."""
+    folder = data / "res56"
+    model = caffesurgery.load(folder / "deploy.prototxt", folder / "res56_jpgft.caffemodel")
+    return _cifar(data, model, {"mean": 128, "scale": 1 / 128}, "group*")
+
+
+def quick(data: Path) -> Problem:
+    """Caffe's example cifar10_quick."""
+    folder = data / "cifar10_quick"
+    model = caffesurgery.load(folder / "deploy.prototxt", folder / "cifar10_quick.caffemodel")
+    return _cifar(data, model, {"mean": str(folder / "mean.binaryproto")}, "*")
+
+
+def _cifar(data: Path, model, prepare: dict, layers: str) -> Problem:
+    train = np.load(data / "cifar10" / "train_first10000.npz")["images"]
+    test = np.load(data / "cifar10" / "test_first5000.npz")
+    return Problem(model, train, test["images"], test["labels"], prepare, layers)
+
+
+def squeezenet(data: Path) -> Problem:
+    """SqueezeNet v1.0; its 300 images serve as both, see ``halves``."""
+    from PIL import Image
+
+    folder = data / "squeezenet"
+    model = caffesurgery.load(folder / "deploy.prototxt", folder / "squeezenet_v1.0.caffemodel")
+    stored = np.load(data / "imagenet_sample" / "images300.npz")
+    ends, jpeg = stored["offsets"], stored["jpeg"].tobytes()
+    images = np.stack(
+        [np.asarray(Image.open(io.BytesIO(jpeg[a:b])).convert("RGB")).transpose(2, 0, 1)
+         for a, b in zip(ends, ends[1:])]
+    )  # fmt: skip
+    prepare = {"mean": "104,117,123", "bgr": True, "crop": True}
+    return Problem(model, images, images, stored["labels"], prepare)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One smaller net: its accuracy and what making it took."""
+
+    score: float
+    macs: float
+    seconds: float
+    divergence: float | None = None
+    stages: tuple = ()
+
+
+def score(problem: Problem, model, metric: str, images=None, labels=None) -> float:
+    """Accuracy on the test images, or on those that are given."""
+    images = problem.test if images is None else images
+    labels = problem.labels if labels is None else labels
+    found = caffesurgery.evaluate(model, images, labels, cache=None, **problem.prepare)
+    return found[metric]
+
+
+def compressed(problem: Problem, how: argparse.Namespace, rule: str, calibrator=None):
+    """(Smaller model, report, seconds)."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        report = caffesurgery.compress(
+            problem.model, folder + "/net", how.method, rule, problem.layers, onnx=False,
+            calibrate=calibrator, jobs=how.jobs,
+        )  # fmt: skip
+        name = Path(problem.model.net.doc.path).name
+        weights = Path(problem.model.require_weights().path).name
+        smaller = caffesurgery.load(f"{folder}/net/{name}", f"{folder}/net/{weights}")
+        seconds = time.perf_counter() - started
+        yield smaller, report, seconds
+
+
+def once(problem: Problem, how, metric: str, calibrator=None, rule=None) -> Found:
+    """One smaller net, measured on all test images."""
+    for smaller, report, seconds in compressed(problem, how, rule or how.ranks, calibrator):
+        totals, told = report["totals"], report["calibration"] or {}
+        return Found(
+            score(problem, smaller, metric),
+            totals["new_macs"] / totals["macs"],
+            seconds,
+            told.get("kept"),
+            tuple(told.get("stages", ())),
+        )
+    raise AssertionError
+
+
+def halves(problem: Problem, how, metric: str, seed: int) -> Found:
+    """Each half of the images classified by the net that the other half has calibrated."""
+    order = np.random.default_rng(seed).permutation(len(problem.test))
+    middle, right, took, found = len(order) // 2, 0.0, 0.0, None
+    for seen, asked in ((order[:middle], order[middle:]), (order[middle:], order[:middle])):
+        calibrator = caffesurgery.Calibrator(problem.test[seen], seed=seed, **problem.prepare)
+        for smaller, report, seconds in compressed(problem, how, how.ranks, calibrator):
+            asked_ = problem.test[asked], problem.labels[asked]
+            right += score(problem, smaller, metric, *asked_) * len(asked)
+            took, found = took + seconds, report
+    totals = found["totals"]
+    share = totals["new_macs"] / totals["macs"]
+    return Found(right / len(order), share, took, found["calibration"]["kept"])
+
+
+def figures(problem: Problem, how, metric: str) -> None:
+    """The table of one net at one budget."""
+    base = score(problem, problem.model, metric)
+    print(f"the net as it is: {metric} {100 * base:.2f}")
+    plain = once(problem, how, metric, rule=how.plain)
+    lost = 100 * (base - plain.score)
+    print(f"uncalibrated, {how.plain}: {100 * plain.score:.2f}, {lost:.2f} points lost "
+          f"({100 * plain.macs:.1f} % of the MACs, {plain.seconds:.0f} s)")  # fmt: skip
+    found = []
+    for seed in how.seeds:
+        if how.what == "squeezenet":
+            one = halves(problem, how, metric, seed)
+        else:
+            one = once(problem, how, metric, _calibrator(problem, how, how.images, seed))
+        found.append(one)
+        print(f"calibrated, {how.ranks}, seed {seed}: {100 * one.score:.2f}, "
+              f"{100 * (base - one.score):.2f} points lost ({100 * one.macs:.1f} % of the MACs, "
+              f"{one.seconds:.0f} s)", flush=True)  # fmt: skip
+        steps = [f"{stage['name']} {stage['divergence']:.4f}" for stage in one.stages]
+        print(f"    divergence on held-out training images: {', '.join(steps) or one.divergence}")
+    lost = [100 * (base - one.score) for one in found]
+    spread = statistics.stdev(lost) if len(lost) > 1 else 0.0
+    print(f"calibrated: {statistics.mean(lost):.2f} points lost, spread {spread:.2f}")
+    if how.what == "res56" and how.macs in PAPER:
+        print(f"papers at this share of the MACs: {PAPER[how.macs]}")
+    print(json.dumps({"base": base, "plain": plain.score, "found": [o.score for o in found]}))
+
+
+def ablation(problem: Problem, how, metric: str) -> None:
+    """What each step brings, and how many images it takes."""
+    base = score(problem, problem.model, metric)
+    print(f"the net as it is: {metric} {100 * base:.2f}\n")
+    print(f"| ranks | steps | images | {metric} | lost | divergence | s |\n|" + "---|" * 7)
+
+    def row(rule: str, levers: Sequence[str], images: int) -> None:
+        calibrator = _calibrator(problem, how, images, how.seeds[0], levers) if levers else None
+        one = once(problem, how, metric, calibrator, rule)
+        told = "" if one.divergence is None else f"{one.divergence:.4f}"
+        print(f"| {rule} | {' '.join(levers) or 'none'} | {images if levers else ''} | "
+              f"{100 * one.score:.2f} | {100 * (base - one.score):.2f} | {told} | "
+              f"{one.seconds:.0f} |", flush=True)  # fmt: skip
+
+    row(how.plain, (), 0)
+    for levers in (("statistics",), ("whitening",), ("whitening", "statistics"), ("refit",),
+                   ("refit", "statistics")):  # fmt: skip
+        row(how.plain, levers, how.images)
+    for images in how.counts:
+        row(how.ranks, LEVERS, images)
+
+
+def _calibrator(problem: Problem, how, images: int, seed: int, levers=LEVERS):
+    return caffesurgery.Calibrator(
+        problem.train, samples=images, seed=seed, jobs=how.jobs, levers=levers, **problem.prepare
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    shared = os.environ.get("CAFFESURGERY_SHARED", ROOT.parent / "shared")
+    parser.add_argument("what", choices=["res56", "quick", "squeezenet", "ablation"])
+    parser.add_argument("--data", type=Path, default=Path(shared, "data"))
+    parser.add_argument("--macs", type=float, help="share of the MACs; by default the net's own")
+    parser.add_argument("--method", help="by default spatial, for squeezenet channel")
+    parser.add_argument("--ranks", help="rank rule of the calibrated net")
+    parser.add_argument("--plain", help="rank rule of the uncalibrated net")
+    parser.add_argument("--images", type=int, default=1000, help="to calibrate with")
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="of the ablation")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int)
+    given = parser.parse_args()
+    squeeze = given.what == "squeezenet"
+    given.macs = given.macs or (0.7 if squeeze else 0.5)
+    given.method = given.method or "spatial"
+    given.plain = given.plain or f"enc-map:macs={given.macs:g}"
+    given.ranks = given.ranks or given.plain
+    return given
+
+
+def main() -> None:
+    """Measure one net."""
+    how = arguments()
+    problems = {"res56": res56, "quick": quick, "squeezenet": squeezenet, "ablation": res56}
+    problem = problems[how.what](how.data)
+    metric = "top5" if how.what == "squeezenet" else "top1"
+    (ablation if how.what == "ablation" else figures)(problem, how, metric)
+
+
+if __name__ == "__main__":
+    main()
