@@ -62,10 +62,11 @@ def main() -> None:
     prefix, most, every = value["snapshot_prefix"], int(value["max_iter"]), int(value["snapshot"])
     stop = []
     signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     if how == "library":
         sys.exit(print("caffe: error while loading shared libraries: libcudart.so.8.0: cannot open "
                        "shared object file", file=sys.stderr) or 127)  # fmt: skip
-    say(f"flags {flags} in {os.getcwd()}", place="caffe.cpp:1")
+    say(f"flags {flags} in {os.getcwd()} as {os.getpid()}", place="caffe.cpp:1")
     begin = 0
     if "-snapshot" in flags:
         begin = read_state(flags["-snapshot"]).iteration
@@ -75,6 +76,8 @@ def main() -> None:
                 fatal(how)
             elif how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif how == "large":
+                os.kill(os.getpid(), signal.SIGXFSZ)
             elif how == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             elif how == "silent":

@@ -6,9 +6,13 @@ through CAFFE_BIN and skip without.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,8 +27,10 @@ from nets import write_net
 from caffesurgery.errors import FileError, SurgeryError, TrainError, WeightsError
 from caffesurgery.files import caffemodel
 from caffesurgery.files.solverstate import read_state
-from caffesurgery.net.net import read_net
+from caffesurgery.net.net import parse_net, read_net
+from caffesurgery.train.caffe.log import Log
 from caffesurgery.train.caffe.run import CaffeTrainer
+from caffesurgery.train.check import require_weights, trained_shapes
 from caffesurgery.train.freeze import frozen
 from caffesurgery.train.job import Job, choose, trainers
 from caffesurgery.train.snapshots import snapshots
@@ -72,6 +78,7 @@ def test_done(tiny, monkeypatch):
         ("odd", "failed", "Caffe says: Check failed: nobody knows this"),
         ("library", "failed", "lacks a library"),
         ("crash", "failed", "it crashed (SIGSEGV)"),
+        ("large", "failed", "ulimit -f"),
         ("silent", "failed", "Caffe ended without saying so"),
         ("killed", "killed", "killed (SIGKILL)"),
         ("nan", "diverged", "ten times smaller"),
@@ -113,6 +120,62 @@ def test_without_a_main_thread_it_trains_too(tiny, monkeypatch):
     work.start()
     work.join()
     assert found[0].ending == "done"
+
+
+def test_caffe_ends_with_us_even_when_we_are_killed(tiny):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux ends the children of a killed process")
+    code = (
+        "from pathlib import Path; from caffesurgery.train.job import Job;"
+        "from caffesurgery.train.caffe.run import CaffeTrainer;"
+        "CaffeTrainer().train(Job(Path('solver.prototxt'), Path('out'), Path('start.caffemodel')))"
+    )
+    environment = {**os.environ, "FAKE_CAFFE": "wait"}
+    ours = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    log = Path("out/caffe.log")
+    while not (log.exists() and "Iteration 1," in log.read_text()):
+        assert ours.poll() is None
+        time.sleep(0.01)
+    ours.kill()
+    ours.wait()
+    caffe = re.search(r" as (\d+)", log.read_text())[1]
+    status = Path(f"/proc/{caffe}/status")
+    while status.exists() and "(zombie)" not in status.read_text():
+        time.sleep(0.01)
+
+
+def test_logs_of_older_and_forked_versions():
+    log = Log(100)
+    lines = (
+        "I0425 10:13:21.205826  9167 solver.cpp:208] Iteration 20, lr = 0.01",
+        "I0425 10:13:21.206111  9167 solver.cpp:65] Iteration 20, loss = 6.5",
+    )
+    assert [log.feed(line) for line in lines][0].iteration == 20
+    assert (log.loss, log.lr) == (6.5, 0.01)
+    mark = "I0907 11:07:00.1  162 solver.cpp:312] "
+    log.feed(f"{mark}Iteration 40 (8 iter/s, 2s/20 iter), 0.3/6ep, loss = 1.5")
+    log.feed(f"{mark}Iteration 40, lr = 0.005, m = 0.9, wd = 0.0005, gs = 1")
+    assert (log.iteration, log.loss, log.lr) == (40, 1.5, 0.005)
+    log.feed(f"{mark}Snapshotting to a b_iter_40.caffemodel")
+    assert log.snapshots == ["a b_iter_40.caffemodel"]
+    log.feed(f"{mark}Iteration 40, Testing net (#1)")
+    for value in ("0.5", "0.25", "-nan"):
+        told = log.feed(f"{mark}    Test net output #0: top = {value}")
+    assert told.metrics["test1/top"] == 0.5 and told.metrics["test1/top[1]"] == 0.25
+    assert math.isnan(told.metrics["test1/top[2]"]) and told.tested == 40 and not log.diverged
+    log.feed("Iteration 60, loss = 1.#QNAN")
+    assert log.diverged and log.finite == 40
+
+
+def test_weights_are_held_to_the_shapes_of_the_data_too(monkeypatch, shared):
+    pytest.importorskip("h5py", reason="the reference data are HDF5")
+    monkeypatch.chdir(shared("training"))
+    net = read_net("sgd_fixed/train.prototxt")
+    wide = parse_net(net.doc.text.replace("num_output: 16", "num_output: 18"), "train.prototxt")
+    weights = caffemodel.read("sgd_fixed/init.caffemodel")
+    assert require_weights(net, weights, trained_shapes(net, Path())) == []
+    with pytest.raises(WeightsError, match=r"layer 'conv2'\): blob 0 is expected to be 18x6x3x3"):
+        require_weights(wide, weights, trained_shapes(wide, Path()))
 
 
 def test_a_failing_listener_does_not_leave_caffe_behind(tiny, monkeypatch):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import NetError, TrainError, WeightsError
+from ..errors import NetError, SurgeryError, TrainError, WeightsError
 from ..files.caffemodel import Caffemodel
 from ..net.layers import lookup
 from ..net.match import match, stored_blobs
@@ -45,17 +45,26 @@ def require_data(net: Net, phase: str, folder: Path) -> None:
         raise TrainError("\n  ".join(["data are missing:", *missing]))
 
 
+def trained_shapes(net: Net, folder: Path) -> NetShapes | None:
+    """Shapes of the TRAIN phase, from the text or from its data; None where neither tells."""
+    from ..data.layers import open_feeds
+
+    try:
+        return infer(net, "TRAIN")
+    except NetError:  # the shape of a database's images is only known to who opens it
+        pass
+    try:
+        return infer(net, "TRAIN", open_feeds(net, "TRAIN", folder).shapes)
+    except SurgeryError:  # LevelDB, a missing library, layers of a fork: Caffe itself will see
+        return None
+
+
 def require_weights(net: Net, weights: Caffemodel, shapes: NetShapes | None = None) -> list[str]:
     """Names of layers that begin untrained, as the weights have none for them.
 
-    ``shapes`` are those of the TRAIN phase, where they are known.  TrainError, with the layers,
+    ``shapes`` are those of the TRAIN phase, where they are known.  WeightsError, with the layers,
     where the weights belong to another net: shapes differ, or no layer finds its own.
     """
-    if shapes is None:
-        try:
-            shapes = infer(net, "TRAIN")
-        except NetError:  # the shape of a database's images is only known to who opens it
-            shapes = None
     stored = stored_blobs(weights)
     wrong: list[str] = []
     if shapes is not None:
@@ -83,8 +92,8 @@ def require_space(folder: Path, weights: int) -> None:
     free = shutil.disk_usage(place).free
     if free < _COPIES * weights:
         raise TrainError(
-            f"{folder}: {free >> 20} MiB are free, and snapshots of this net take "
-            f"{_COPIES * weights >> 20} MiB: free some space or choose another folder with -o"
+            f"{folder}: {free / 2**20:.2f} MiB are free, and snapshots of this net take "
+            f"{_COPIES * weights / 2**20:.2f}: free some space or choose another folder with -o"
         )
 
 

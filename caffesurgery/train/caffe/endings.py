@@ -117,6 +117,8 @@ def _by_signal(number: int, log: Log) -> tuple[str, str]:
         name = f"signal {number}"
     if name == "SIGINT":
         return "interrupted", "stopped before training began"
+    if name == "SIGXFSZ":
+        return "failed", "a snapshot became larger than files may be here; see `ulimit -f`"
     if name in _CRASHES:
         last = log.words[-1] if log.words else ""
         return "failed", _explained(f"it crashed ({name}): {last}", ())

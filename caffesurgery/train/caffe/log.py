@@ -15,12 +15,12 @@ from collections.abc import Callable
 from ...files import glog
 from ..job import Tick
 
-_LOSS = re.compile(r"^Iteration (\d+)(?: \(.*?\))?, loss = (\S+)")
-_RATE = re.compile(r"^Iteration (\d+), lr = (\S+)")
+_LOSS = re.compile(r"^Iteration (\d+)\b.*?, loss = ([^\s,]+)")
+_RATE = re.compile(r"^Iteration (\d+), lr = ([^\s,]+)")
 _TESTING = re.compile(r"^Iteration (\d+), Testing net \(#(\d+)\)")
 _OUTPUT = re.compile(r"^\s*(Train|Test) net output #\d+: (\S.*?) = ([-+\w.]+)")
 _TEST_LOSS = re.compile(r"^Test loss: (\S+)")
-_SNAPSHOT = re.compile(r"^Snapshotting to .*?file (.+?)\s*$")
+_SNAPSHOT = re.compile(r"^Snapshotting to (?:.*? file )?(.+?)\s*$")
 _STOPPED = "Optimization stopped early"
 _DONE = "Optimization Done"
 _STACK = "*** Check failure stack trace"

@@ -13,7 +13,7 @@ from ...errors import TrainError
 from ...files import caffemodel, text
 from ...files.atomic import write_bytes
 from ...files.solverstate import read_state, write_state
-from ..check import require_data, require_space, require_weights
+from ..check import require_data, require_space, require_weights, trained_shapes
 from ..job import Job
 from ..solver import Solver, edit, read_solver
 
@@ -52,7 +52,8 @@ def prepare(binary: Path, job: Job) -> Run:
         command += ["-snapshot", str(state.absolute())]
     elif job.weights is not None:
         weights = caffemodel.read(job.weights)
-        fresh, size = require_weights(net, weights), weights.size
+        fresh = require_weights(net, weights, trained_shapes(net, solver.folder))
+        size = weights.size
         command += ["-weights", str(Path(job.weights).absolute())]
     if job.gpus:
         command += ["-gpu", ",".join(map(str, job.gpus))]

@@ -140,7 +140,8 @@ def _outcome(job: Job, run: Run, log: Log, how: str, message: str) -> Outcome:
     weights, iteration = last.weights if last else None, last.iteration if last else run.begin
     if how == "done":
         if last is None or last.iteration < run.solver.max_iter:
-            how, message = "failed", "Caffe says that it is done, but left no snapshot of the end"
+            how = "failed"
+            message = "Caffe is done, but left no whole snapshot of the end: is the disk full?"
         elif not finite(caffemodel.read(last.weights)):
             how, message = "diverged", "the weights at the end hold numbers that are not finite"
             weights = None
