@@ -54,14 +54,14 @@ def test_done(tiny, monkeypatch):
     assert (found.ending, found.iteration) == ("done", 12)
     assert found.metrics == {"test/accuracy": pytest.approx(8 / 12, 1e-4), "test/loss": 2.5}
     assert found.loss == pytest.approx(3 - 11 / 12, 1e-4)
-    assert found.weights == Path("out/mine_iter_12.caffemodel")
+    assert found.weights == Path("out/snapshot_iter_12.caffemodel")
     assert found.weights.read_bytes() == Path("start.caffemodel").read_bytes()
     assert read_state(found.state).iteration == 12
     assert [tick.iteration for tick in ticks][-1] == 11 and ticks[-1].lr == 0.01
     assert ticks[-1].seconds_left is not None and ticks[0].max_iterations == 12
     assert ticks[-1].metrics["loss"] == found.loss
     written = Path("out/caffe_solver.prototxt").read_text()
-    assert written == SOLVER.replace('"mine"', f'"{Path("out/mine").absolute()}"')
+    assert written == SOLVER.replace('"mine"', f'"{Path("out/snapshot").absolute()}"')
     assert Path("solver.prototxt").read_bytes() == before and not list(Path().glob("mine*"))
     flags = Path("out/caffe.log").read_text().splitlines()[0]
     assert f"in {Path().absolute()}" in flags and "-weights" in flags
@@ -91,7 +91,7 @@ def test_every_other_ending_keeps_the_last_good_snapshot(how, ending, said, tiny
     if how == "library":
         assert found.weights is None and found.iteration == 0
     else:
-        assert found.weights == Path("out/mine_iter_4.caffemodel")
+        assert found.weights == Path("out/snapshot_iter_4.caffemodel")
         assert found.iteration == 4 and "iteration 4" in found.message
 
 
@@ -108,7 +108,7 @@ def test_ctrl_c_is_passed_on_and_leaves_a_snapshot(tiny, monkeypatch):
 
     found = train(tiny, "wait", monkeypatch, press)
     assert found.ending == "interrupted" and 6 <= found.iteration < 12
-    assert found.state == Path(f"out/mine_iter_{found.iteration}.solverstate")
+    assert found.state == Path(f"out/snapshot_iter_{found.iteration}.solverstate")
     again = train(Job(tiny.solver, tiny.folder, state=found.state), "done", monkeypatch)
     assert (again.ending, again.iteration) == ("done", 12)
     assert "-snapshot" in Path("out/caffe.log").read_text()
@@ -200,10 +200,10 @@ def test_a_state_that_was_moved_finds_its_weights_beside_it(tiny, monkeypatch):
     train(tiny, "killed", monkeypatch)
     Path("moved").mkdir()
     for end in ("solverstate", "caffemodel"):
-        shutil.move(f"out/mine_iter_4.{end}", "moved")
-    job = Job(tiny.solver, Path("second"), state=Path("moved/mine_iter_4.solverstate"))
+        shutil.move(f"out/snapshot_iter_4.{end}", "moved")
+    job = Job(tiny.solver, Path("second"), state=Path("moved/snapshot_iter_4.solverstate"))
     assert train(job, "done", monkeypatch).ending == "done"
-    there = Path("moved/mine_iter_4.caffemodel").absolute()
+    there = Path("moved/snapshot_iter_4.caffemodel").absolute()
     assert read_state("second/begun_from.solverstate").weights == str(there)
     there.unlink()
     with pytest.raises(FileError, match="are gone"):
@@ -322,7 +322,7 @@ def test_real_caffe_trains_to_the_reference_weights(run, shared):
 
 def test_real_caffe_goes_on_from_its_own_snapshot(run):
     whole = run("nesterov")
-    state = Path("out/solver_iter_27.solverstate")
+    state = Path("out/snapshot_iter_27.solverstate")
     again = run("nesterov", state=state)
     assert (again.ending, again.iteration) == ("done", 30)
     for name, arrays in blobs(whole.weights).items():

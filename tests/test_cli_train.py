@@ -64,7 +64,7 @@ def test_other_endings_exit_with_1(how, ending, said, fake_caffe, monkeypatch):
     done = run(*TRAIN, "--format", "json")
     assert done.code == 1 and done.json["ending"] == ending
     assert f"caffesurgery: training {ending}: " in done.err and said in done.err
-    assert "go on with --resume out/mine_iter_4.solverstate" in done.err
+    assert "go on with --resume out/snapshot_iter_4.solverstate" in done.err
     monkeypatch.setenv("FAKE_CAFFE", "done")
     again = ("train", "--solver", "solver.prototxt", "--resume", "out", "-o", "out")
     assert "done at iteration 12" in succeed(*again, "--trainer", "caffe").out

@@ -139,10 +139,10 @@ class _Follower:
 
     def __call__(self, tick: Tick) -> None:
         tested = {k: v for k, v in tick.metrics.items() if k.startswith("test")}
-        if tested and (not self.tests or self.tests[-1]["metrics"] != tested):
-            if self.tests and self.tests[-1]["iteration"] == tick.iteration:
-                self.tests.pop()
-            self.tests.append({"iteration": tick.iteration, "metrics": tested})
+        if tested and tick.tested is not None:
+            if self.tests and self.tests[-1]["iteration"] == tick.tested:
+                self.tests.pop()  # outputs of one test come one after the other
+            self.tests.append({"iteration": tick.tested, "metrics": tested})
         if self.progress is not None:
             share = tick.iteration / max(tick.max_iterations, 1)
             self.progress("train", tick_text(tick), min(share, 1.0))

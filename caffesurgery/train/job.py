@@ -44,6 +44,7 @@ class Tick:
 
     ``loss`` and ``lr`` are those last known; ``metrics`` are outputs of the nets by name, those of
     a test as ``test/NAME`` (of a second test net as ``test1/NAME``), the trained net's as NAME.
+    ``tested`` is the iteration of that test.
     """
 
     iteration: int
@@ -52,6 +53,7 @@ class Tick:
     lr: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
+    tested: int | None = None
 
 
 @dataclass(frozen=True)

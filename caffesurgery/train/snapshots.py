@@ -15,6 +15,8 @@ from ..files.atomic import writing
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..files.solverstate import read_state
 
+PREFIX = "snapshot"
+"""What the names of snapshots begin with, whoever trains."""
 _NAME = re.compile(r"_iter_(\d+)\.solverstate$")
 
 
@@ -30,7 +32,7 @@ class Snapshot:
 def snapshots(folder, most: int | None = None) -> list[Snapshot]:
     """The snapshots in a folder that are whole, by iteration; those cut off are left out.
 
-    Files are PREFIX_iter_N.caffemodel and .solverstate, as Caffe names them; ``most`` leaves out
+    Files are ANY_iter_N.caffemodel and .solverstate, as Caffe names them; ``most`` leaves out
     those of later iterations.
     """
     found = []

@@ -49,6 +49,7 @@ class Log:
         self.words: deque[str] = deque(maxlen=_WORDS)
         self._prefix = ""
         self._in_fatal = False
+        self._tested: int | None = None
         self._clock = clock
         self._begun: tuple[int, float] | None = None
 
@@ -81,6 +82,7 @@ class Log:
             return self._output(*found.groups())
         elif found := _TESTING.match(said):
             self._at(int(found[1]))
+            self._tested = self.iteration
             number = int(found[2])
             self._prefix = f"test{number or ''}/"
             self.tests = {k: v for k, v in self.tests.items() if not k.startswith(self._prefix)}
@@ -103,6 +105,7 @@ class Log:
             lr=self.lr,
             metrics={**self.train, **self.tests},
             seconds_left=self._seconds_left(),
+            tested=self._tested,
         )
 
     def _at(self, iteration: int) -> None:

@@ -15,6 +15,7 @@ from ...files.atomic import write_bytes
 from ...files.solverstate import read_state, write_state
 from ..check import require_data, require_space, require_weights, trained_shapes
 from ..job import Job
+from ..snapshots import PREFIX
 from ..solver import Solver, edit, read_solver
 
 SOLVER, LOG, CLEAN = "caffe_solver.prototxt", "caffe.log", "without_gradients.caffemodel"
@@ -85,14 +86,9 @@ def _state(job: Job) -> tuple[Path, int]:
     return target, state.iteration
 
 
-def snapshot_stem(solver: Solver) -> str:
-    """What the names of snapshots begin with: the last part of the solver's own prefix."""
-    return Path(solver.snapshot_prefix).name or Path(solver.path).stem
-
-
 def _write_solver(job: Job, solver: Solver) -> None:
     changes: dict = {
-        "snapshot_prefix": str((job.folder / snapshot_stem(solver)).absolute()),
+        "snapshot_prefix": str((job.folder / PREFIX).absolute()),
         "snapshot_format": None,
         "snapshot_diff": None,
         "snapshot_after_train": None,

@@ -42,6 +42,7 @@ class Loop:
         self._unread: list[torch.Tensor] = []
         self.metrics: dict[str, float] = {}
         self._tested: dict[str, float] = {}
+        self._tested_at: int | None = None
         self._first, self._began, self._ticked = session.iteration, time.monotonic(), 0.0
 
     def run(self) -> Outcome:
@@ -155,6 +156,7 @@ class Loop:
             place = f"test{number or ''}/"
             means = _numbers({name: value / iterations for name, value in sums.items()})
             self._tested.update((place + name, value) for name, value in means.items())
+        self._tested_at = session.iteration
         self._tick(session.iteration)
 
     def _snapshot(self) -> int:
@@ -180,6 +182,7 @@ class Loop:
                 learning_rate(self.solver, iteration),
                 {**self.metrics, **self._tested},
                 (now - self._began) / done * left if done else None,
+                self._tested_at,
             )
         )
 

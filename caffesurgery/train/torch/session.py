@@ -19,15 +19,13 @@ from ...net.shapes import NetShapes, infer
 from ..check import require_space, require_weights
 from ..job import Job
 from ..nets import NetUse
+from ..snapshots import PREFIX
 from ..solver import Solver, current_step, read_solver
 from .distributed import together
 from .net import TorchNet
 from .precision import Precision
 from .steps import loss_weights
 from .updates import Updater
-
-PREFIX = "snapshot"
-"""Of the names of snapshots; so are those that Caffe is asked for."""
 
 Inputs = dict[str, torch.Tensor]
 
