@@ -171,6 +171,16 @@ def test_data_for_a_layer_that_is_not_there_is_refused(small):
         train(replace(small, data={**small.data, "dota": small.data["data"]}))
 
 
+def test_tests_may_have_other_data_than_training(small):
+    rng = np.random.default_rng(1)
+    other = small.solver.with_name("other.npz")
+    np.savez(other, data=rng.standard_normal((16, 3, 6, 6)).astype("f4"), label=np.zeros(16, "f4"))
+    both = train(small)
+    apart = train(replace(small, data={**small.data, "TEST:data": other}))
+    assert apart.weights.read_bytes() == both.weights.read_bytes()
+    assert apart.metrics != both.metrics
+
+
 def test_a_state_of_another_solver_is_refused(small):
     state = train(small).state
     with pytest.raises(TrainError, match="holds 9 blobs of history.* needs 18"):

@@ -25,6 +25,9 @@ from ..job import Job, Outcome, Tick
 _PATIENCE = timedelta(days=1)
 """How long processes wait for one that tests or reads."""
 
+PATIENCE = 2
+"""Times that Ctrl-C asks for a snapshot before it stops at once."""
+
 
 def together(net: torch.nn.Module) -> torch.nn.Module:
     """The net with gradients that are the mean over all processes."""
@@ -77,6 +80,7 @@ def _work(rank: int, job: Job, count: int, place: str, told) -> None:
     from .loop import Loop
     from .session import Session
 
+    os.setsid()  # so that Ctrl-C reaches only who passes it on
     if not job.gpus:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     torch.distributed.init_process_group(
@@ -103,13 +107,20 @@ def _passed_on(pids):
         yield
         return
 
+    asked = 0
+
     def ask(number, frame):
+        nonlocal asked
+        asked += 1
+        if asked > PATIENCE:
+            raise KeyboardInterrupt
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -16,10 +16,12 @@ import torch
 from ...errors import SurgeryError
 from ..job import Outcome, Tick
 from ..solver import learning_rate
+from .distributed import PATIENCE
 from .session import Inputs, Session
 
 _TICK_SECONDS = 0.5
 _SNAPSHOTS = 10
+"""Snapshots of a training whose solver asks for none; the last two of them are kept."""
 _MOST_NUMBERS = 1000
 """Elements of an output blob beyond which it is no metric."""
 
@@ -34,7 +36,6 @@ class Loop:
         self.session, self.solver = session, session.solver
         self.tick = tick or (lambda _: None)
         self.stop = False
-        # without snapshots of the solver's own, some are made to go on from, and the last two kept
         self._interval = self.solver.snapshot or max(1, -(-self.solver.max_iter // _SNAPSHOTS))
         self._saved: deque[tuple[Path, Path]] = deque()
         self.good: tuple[Path | None, Path | None] = session.began_from
@@ -210,16 +211,24 @@ def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
 
 @contextmanager
 def _interrupts(loop: Loop) -> Iterator[None]:
-    """Let Ctrl-C ask the loop to stop; only the main thread of a process can be told."""
+    """Let Ctrl-C, and a job system's SIGTERM, ask the loop to stop; a third one stops at once.
+
+    Only the main thread of a process can be told.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked = 0
 
     def ask(number, frame):
-        loop.stop = True
+        nonlocal asked
+        asked, loop.stop = asked + 1, True
+        if asked > PATIENCE:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -80,12 +80,13 @@ class TorchNet(torch.nn.Module):
         }
         for step in self._steps if outputs else self._needed:
             self._run(step, values)
-        loss = torch.zeros(())
+        loss = None
         for port, weight in self.weights.items():
-            value = values[port]
-            loss = loss.to(value) + (value.sum() if value.ndim else value) * weight
+            value = values[port].sum() if values[port].ndim else values[port]
+            term = value * weight if weight != 1 else value
+            loss = term if loss is None else loss + term
         given = {n: values[p].detach() for p, n in self.outputs.items()} if outputs else {}
-        return loss, given
+        return torch.zeros(()) if loss is None else loss, given
 
     def _run(self, step: Step, values: dict[Port, torch.Tensor]) -> None:
         bottoms = [values[port] for port in step.reads]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from ...data.feed import Feeds
 from ...data.layers import feeds_net, open_feed
+from ...data.prefetch import in_order
 from ...errors import TrainError, suggest
 from ...files import caffemodel
 from ...files.solverstate import SolverState, read_state, write_state
@@ -91,16 +92,22 @@ class Session:
         return self._placed(net, feeds, tests * iterations, 0, 1)
 
     def _placed(self, net: TorchNet, feeds: Feeds, start: int, rank: int, of: int):
-        for batch in feeds.batches(start, self.seed, rank, of):
-            net.check_labels(batch)
-            yield {name: self._place(torch.from_numpy(array)) for name, array in batch.items()}
+        """Batches from number ``start`` on; threads read, check and lay them out ahead of time."""
+        feeds.check_slices(rank, of)
 
-    def _place(self, value: torch.Tensor) -> torch.Tensor:
-        if self.device.type != "cpu":
-            value = value.pin_memory().to(self.device, non_blocking=True)
+        def made(number: int) -> Inputs:
+            batch = feeds.read(number, self.seed, rank, of)
+            net.check_labels(batch)
+            return {name: self._laid_out(torch.from_numpy(a)) for name, a in batch.items()}
+
+        with closing(in_order(made, start)) as batches:
+            for batch in batches:
+                yield {n: value.to(self.device, non_blocking=True) for n, value in batch.items()}
+
+    def _laid_out(self, value: torch.Tensor) -> torch.Tensor:
         if value.ndim == 4:
             value = value.contiguous(memory_format=torch.channels_last)
-        return value
+        return value if self.device.type == "cpu" else value.pin_memory()
 
     def forward_backward(
         self, inputs: Inputs, number: int, outputs: bool = False, more: bool = False
@@ -178,6 +185,7 @@ def _device(job: Job, solver: Solver, rank: int) -> torch.device:
                 f"GPU {missing[0]} is not there: torch sees {known} GPU(s); leave --gpu out to "
                 "train on processors"
             )
+        torch.backends.cudnn.benchmark = True  # sizes stay the same: the quickest kernel is found
         return torch.device("cuda", job.gpus[rank % len(job.gpus)])
     return torch.device("cpu")
 
@@ -187,7 +195,14 @@ def _open(solver: Solver, use: NetUse, job: Job) -> Feeds:
     beside it if that is the working folder."""
     net, place = use.read(), solver.folder if solver.folder != Path() else None
     layers = [layer for layer in net.phase(use.phase, use.stages, use.level) if feeds_net(layer)]
-    return Feeds(tuple(open_feed(one, use.phase, place, job.data.get(one.name)) for one in layers))
+    return Feeds(
+        tuple(open_feed(one, use.phase, place, _instead(job, use, one.name)) for one in layers)
+    )
+
+
+def _instead(job: Job, use: NetUse, name: str) -> Path | None:
+    """What takes the place of a layer's data: in this phase alone (``TEST:data``), or in both."""
+    return job.data.get(f"{use.phase}:{name}", job.data.get(name))
 
 
 def _shapes(use: NetUse, feeds: Feeds, of: int) -> NetShapes:
@@ -209,12 +224,11 @@ def _shapes(use: NetUse, feeds: Feeds, of: int) -> NetShapes:
 
 
 def _check_overrides(solver: Solver, job: Job) -> None:
-    names = {
-        layer.name
-        for use in (solver.train, *solver.tests)
-        for layer in use.read().phase(use.phase, use.stages, use.level)
-        if feeds_net(layer)
-    }
+    names = set()
+    for use in (solver.train, *solver.tests):
+        for layer in use.read().phase(use.phase, use.stages, use.level):
+            if feeds_net(layer):
+                names |= {layer.name, f"{use.phase}:{layer.name}"}
     for name in job.data:
         if name not in names:
             raise TrainError(
