@@ -7,7 +7,6 @@ standard output.  Weights that the corpus lacks are seeded so that no layer's ou
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+from corpus_opencv import by_opencv, is_not_caffe
 
 from caffesurgery import forward
 from caffesurgery.errors import ExportError, NetError, SurgeryError
@@ -28,6 +28,8 @@ from caffesurgery.net.shapes import infer
 
 OPSETS = (13, NEWEST_OPSET)
 CLOSE = 1e-4
+GAINS = (1.7, 1.0)  # variance over a layer of weights, as ReLU wants it and where that grows
+GROWN = 1e3
 
 RUN = """
 import sys, numpy, onnxruntime
@@ -44,8 +46,8 @@ numpy.savez(folder + "/found.npz", **{f"{i}": x for i, x in enumerate(found)})
 """
 
 
-def seeded(entry, random) -> list[np.ndarray]:
-    """Numbers for a layer's blobs with which outputs stay about as large as inputs."""
+def seeded(entry, random, gain: float) -> list[np.ndarray]:
+    """Numbers for a layer's blobs; outputs have about ``gain`` times the variance of inputs."""
     kind, shapes = entry.layer.type, entry.params
     if kind == "BatchNorm":
         spread = [(-0.2, 0.2), (0.5, 1.5), (1.0, 1.0)]
@@ -60,22 +62,22 @@ def seeded(entry, random) -> list[np.ndarray]:
         wide = np.prod(shape[1:]) if len(shape) > 1 else 400
         if kind == "Deconvolution" and len(shape) == 4:
             wide = shape[0]
-        arrays.append(random.standard_normal(shape) * np.sqrt(1.7 / max(1, wide)))
+        arrays.append(random.standard_normal(shape) * np.sqrt(gain / max(1, wide)))
     return arrays
 
 
-def weights_for(net, shapes, folder: Path):
+def weights_for(net, shapes, folder: Path, gain: float = GAINS[0]):
     """A seeded caffemodel for the net and its path, or (None, None) where it has no parameters."""
     random = np.random.default_rng(7)
     layers = []
     for entry in shapes.layers:
         if entry.params:
-            arrays = [np.asarray(array, np.float32) for array in seeded(entry, random)]
+            arrays = [np.asarray(array, np.float32) for array in seeded(entry, random, gain)]
             names = entry.layer.bottoms, entry.layer.tops
             layers.append(caffemodel.NewLayer(entry.layer.name, entry.layer.type, *names, arrays))
     if not layers:
         return None, None
-    path = folder / "net.caffemodel"
+    path = folder / f"net{gain}.caffemodel"
     caffemodel.write(path, net.name, layers)
     return caffemodel.read(path), path
 
@@ -101,59 +103,8 @@ def feeds_for(shapes, given: dict | None, order=None) -> dict[str, np.ndarray]:
     return feeds
 
 
-def opencv_text(net) -> str:
-    """The net's text as OpenCV understands it: its own names and defaults spelled out."""
-    edits = []
-    for layer in net.layers:
-        text = net.doc.text[layer.field.start : layer.field.end]
-        new = text.replace('"DepthwiseConvolution"', '"Convolution"')
-        if layer.type == "PriorBox" and not layer.params("prior_box_param").has("clip"):
-            new = new.replace("prior_box_param {", "prior_box_param { clip: false", 1)
-        if layer.type == "LRN" and layer.params("lrn_param")["k"] != 1:
-            new = lrn_text(layer, new)
-        if new != text:
-            edits.append((layer.field, new))
-    return net.doc.replace(edits)
-
-
-def lrn_text(layer, text: str) -> str:
-    """An LRN with k, which OpenCV does not read, as one without it and a factor."""
-    params = layer.params("lrn_param")
-    k, beta = params["k"], params["beta"]
-    text = re.sub(r"\b(k|alpha)\s*:\s*[-+.\deE]+", "", text)
-    text = re.sub(r"lrn_param\s*\{", f"lrn_param {{ alpha: {params['alpha'] / k:.9g} ", text)
-    top = f'bottom: "{layer.tops[0]}" top: "{layer.tops[0]}"'
-    factor = f"power_param {{ scale: {k**-beta:.9g} }}"
-    field, kind = ("layer", '"Power"') if layer.dialect == "V2" else ("layers", "POWER")
-    return f'{text}\n{field} {{ name: "{layer.name} factor" type: {kind} {top} {factor} }}'
-
-
-def by_opencv(net, weights, feeds, shapes, blobs, folder: Path) -> dict[str, np.ndarray]:
-    """Outputs by blob from OpenCV's importer."""
-    path = folder / "opencv.prototxt"
-    path.write_bytes(net.doc.encode(opencv_text(net)))
-    read = cv2.dnn.readNetFromCaffe(str(path), *([str(weights)] if weights else []))
-    writer = {top: entry.layer for entry in shapes.layers for top in entry.layer.tops}
-    for name, array in feeds.items():
-        read.setInput(array, name)
-    layers = [writer[blob] for blob in blobs]
-    found = read.forwardAndRetrieve([layer.name for layer in layers])
-    return {
-        blob: outputs[layer.tops.index(blob)] for blob, layer, outputs in zip(blobs, layers, found)
-    }
-
-
-def is_not_caffe(shapes) -> str:
-    """What of a net OpenCV is known to compute otherwise than Caffe, or ""."""
-    for entry in shapes.layers:
-        norm = entry.layer.params("batch_norm_param")
-        if norm.has("use_global_stats") and not norm["use_global_stats"]:
-            return "statistics of the batch, which it rounds"
-    return ""
-
-
 def expected_outputs(net, weights, path, feeds, shapes, blobs, folder: Path) -> tuple[str, dict]:
-    """(Name of the oracle, outputs by blob); cv2.error where there is none."""
+    """(Name of the oracle, outputs by blob); NoOracle where there is none."""
     known = is_not_caffe(shapes)
     try:
         if not known:
@@ -161,11 +112,18 @@ def expected_outputs(net, weights, path, feeds, shapes, blobs, folder: Path) -> 
     except cv2.error as error:
         known = f"OpenCV: {str(error).strip()[-200:]}"
     try:
-        runner = forward.Runner(shapes, forward.load(shapes, weights))
-        found = runner.run(feeds)
-        return "NumPy", {blob: found[blob] for blob in blobs}
-    except (SurgeryError, KeyError, ValueError) as error:
+        return "NumPy", by_numpy(weights, feeds, shapes, blobs)
+    except NoOracle as error:
         raise NoOracle(f"{known}; {error}") from error
+
+
+def by_numpy(weights, feeds, shapes, blobs) -> dict[str, np.ndarray]:
+    """Outputs by blob from this package's executor."""
+    try:
+        found = forward.Runner(shapes, forward.load(shapes, weights)).run(feeds)
+        return {blob: found[blob] for blob in blobs}
+    except (SurgeryError, KeyError, ValueError) as error:
+        raise NoOracle(str(error)) from error
 
 
 class NoOracle(Exception):
@@ -218,7 +176,8 @@ def run(model, feeds, python: str | None, folder: Path) -> tuple[list[np.ndarray
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference over the largest expected value.
 
-    Of detections the empty rows do not count, nor the order of equal scores.
+    Of detections the empty rows do not count, nor the order of equal scores.  What is expected to
+    be infinite or not a number must be just that.
     """
     if expected.ndim == 4 and expected.shape[:2] == (1, 1) and expected.shape[3] == 7:
         found, expected = (_detections(rows.reshape(-1, 7)) for rows in (found, expected))
@@ -227,9 +186,11 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
     if not expected.size:
         return 0.0
     expected = expected.reshape(found.shape)
-    if not np.isfinite(expected).all():
-        return 0.0 if np.array_equal(found, expected, equal_nan=True) else float("inf")
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return float("inf")
+    found, expected = found[finite], expected[finite]
+    return float(np.abs(found - expected).max(initial=0) / np.abs(expected).max(initial=1e-30))
 
 
 def _detections(rows: np.ndarray) -> np.ndarray:
@@ -239,7 +200,7 @@ def _detections(rows: np.ndarray) -> np.ndarray:
 
 def measured(task: dict, folder: Path) -> dict:
     """The result of one net: its outcome, and why where it does not agree."""
-    corpus, oracle = Path(task["corpus"]), task["oracle"]
+    oracle = task["oracle"]
     net = read_net(task["net"])
     given = None
     if oracle and oracle["by"] == "caffe":
@@ -252,12 +213,32 @@ def measured(task: dict, folder: Path) -> dict:
     if unknown:
         kind = "layer types not listed" if unknown[0].layer.type == "Python" else "incomplete"
         return {"outcome": kind, "why": unknown[0].unknown or f"no shape: {unknown[0].layer}"}
-    path = corpus / "caffemodel" / oracle["rel"] if oracle else None
-    weights = caffemodel.read(path) if path else None
-    if not oracle:
-        weights, path = weights_for(net, shapes, folder)
-    by_caffe = bool(oracle) and oracle["by"] == "caffe"
-    feeds = feeds_for(shapes, given, oracle["inputs"] if by_caffe else None)
+    feeds = feeds_for(shapes, given, oracle["inputs"] if given else None)
+    if oracle:
+        path = Path(task["corpus"]) / "caffemodel" / oracle["rel"]
+        return compared(net, shapes, caffemodel.read(path), path, feeds, given, task, folder)
+
+    def with_seeds(gain: float, grow: bool) -> dict:
+        weights, path = weights_for(net, shapes, folder, gain)
+        return compared(net, shapes, weights, path, feeds, given, task, folder, grow)
+
+    try:
+        return with_seeds(GAINS[0], grow=False)
+    except Grown:
+        return with_seeds(GAINS[1], grow=True)
+
+
+class Grown(Exception):
+    """Seeded weights make outputs grow until a softmax has no digits left to compare."""
+
+
+def compared(
+    net, shapes, weights, path, feeds, given, task: dict, folder: Path, grow: bool = True
+) -> dict:
+    """The result of one net with weights: exported and run everywhere, and what it differs by.
+
+    Grown, unless ``grow`` says not to mind.
+    """
     heads = [e.layer for e in shapes.layers if e.layer.type == "DetectionOutput"]
     blobs = list(dict.fromkeys(blob for layer in heads for blob in layer.bottoms))
     result, found, made = {"nodes": {}, "warnings": ""}, {}, None
@@ -273,12 +254,14 @@ def measured(task: dict, folder: Path) -> dict:
                 outputs, said = run(made.model, feeds, python, folder)
                 found[place] = dict(zip(names, outputs))
                 result["warnings"] += said
+                if not grow and has_grown(shapes, made, found[place]):
+                    raise Grown
         except RuntimeError as error:
             return {"outcome": "does not run", "why": f"opset {opset}: {error}"}
         result["nodes"][opset] = len(made.model.nodes)
     try:
-        if by_caffe:
-            stored = np.load(corpus / oracle["outputs_npz"])
+        if given:
+            stored = np.load(Path(task["corpus"]) / task["oracle"]["outputs_npz"])
             result["oracle"] = "Caffe"
             expected = {k[len("out__") :].replace("__", "/"): stored[k] for k in stored.files}
         else:
@@ -286,7 +269,31 @@ def measured(task: dict, folder: Path) -> dict:
             result["oracle"], expected = expected_outputs(*args)
     except NoOracle as error:
         return {**result, "outcome": "no oracle", "why": str(error)}
-    return {**result, **judged(net, shapes, made, found, expected, folder, task["python"])}
+    result |= judged(net, shapes, made, found, expected, folder, task["python"])
+    if result["outcome"] == "differs" and result["oracle"] == "OpenCV":
+        result["why"] += f" from OpenCV{second(weights, feeds, shapes, made, found)}"
+    return result
+
+
+def second(weights, feeds, shapes, made, found: dict) -> str:
+    """What this package's executor says of a model that OpenCV disagrees with."""
+    try:
+        expected = by_numpy(weights, feeds, shapes, list(made.outputs))
+    except NoOracle:
+        return ""
+    pairs = ((found[f"{OPSETS[0]}"][made.outputs[name]], seen) for name, seen in expected.items())
+    return f", {max(difference(*pair) for pair in pairs):.1e} from the executor in NumPy"
+
+
+def has_grown(shapes, made, outputs: dict) -> bool:
+    """Whether an output is huge, or a softmax certain to all of its digits."""
+    kinds = {top: entry.layer.type for entry in shapes.layers for top in entry.layer.tops}
+    for blob, name in made.outputs.items():
+        array = outputs[name]
+        highest = float(np.abs(array[np.isfinite(array)]).max(initial=0))
+        if highest > GROWN or (kinds[blob] == "Softmax" and highest > 1 - 1e-6):
+            return True
+    return False
 
 
 def judged(net, shapes, made, found: dict, expected: dict, folder: Path, python) -> dict:

@@ -7,8 +7,8 @@ Each net is exported at opset 13 and at the newest that the installed ONNX Runti
 onnx's checker with full shape inference, is loaded and run in ONNX Runtime, and compared with an
 oracle: Caffe's own outputs where the corpus has them, else OpenCV 4's importer, with trained
 weights where there are any and seeded ones elsewhere.  Where OpenCV cannot read a net, or is known
-not to compute what Caffe does (statistics of the batch), the oracle is this package's executor in
-NumPy, and the table says so.
+not to compute what Caffe does (corpus_opencv.py says what), the oracle is this package's executor
+in NumPy, and the table says so.
 ``--python`` runs the model of opset 13 in another environment's ONNX Runtime too.
 Every net is measured in a process of its own.
 """
