@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,7 @@ REFUSED = (
     ('source: "empty" backend: LMDB', "empty: holds no record"),
     ('source: "folder" backend: LMDB', "folder: is no LMDB"),
     ('source: "broken" backend: LMDB', "broken: cannot be read as LMDB"),
+    ('source: "half" backend: LMDB', r"half: data.mdb is cut off: \d+ bytes of \d+; copy it again"),
     ('source: "words" backend: LMDB', "record 00000000: is no Datum"),
     ('source: "short" backend: LMDB', "holds 5 numbers and says 3 x 8 x 10"),
     ('source: "jpeg" backend: LMDB', "record 00000000: cannot be read as an image"),
@@ -188,6 +190,8 @@ REFUSED = (
 @pytest.mark.parametrize("params, message", REFUSED, ids=[params for params, _ in REFUSED])
 def test_databases_that_cannot_be_read_are_refused(database, here, params, message):
     write_lmdb(here / "empty", [])
+    write_lmdb(here / "half", [datum(database[0], 1)] * 999)
+    os.truncate(here / "half" / "data.mdb", 40960)
     write_lmdb(here / "words", [b"not a datum at all"])
     write_lmdb(here / "short", [datum(database[0], 1).replace(database[0].tobytes(), b"12345")])
     write_lmdb(here / "jpeg", [wire.block(4, b"no jpeg") + wire.integer(7, 1)])

@@ -17,6 +17,7 @@ from ..errors import DataError, UsageError
 from .datum import Datum, DatumReader
 
 _STEP = 256  # records between two kept keys
+_SPARE = 16  # pages
 DATA_FILE = "data.mdb"
 _LEVELDB_FILE = "CURRENT"
 
@@ -92,8 +93,22 @@ class _Environment:
             self.size = self._env.stat()["entries"]
         except lmdb.Error as error:
             raise DataError(f"{path}: cannot be read as LMDB ({error})") from None
+        self._check_whole()
         if not self.size:
             raise DataError(f"{path}: holds no record; expected at least one image")
+
+    def _check_whole(self) -> None:
+        """Refuse a file that was cut off: reading what is mapped behind its end kills the process.
+
+        Its very last pages may rightly be missing, where they were freed before they were written.
+        """
+        page = self._env.stat()["psize"]
+        expected = (self._env.info()["last_pgno"] + 1) * page
+        met = os.path.getsize(self._path / DATA_FILE)
+        if met < expected - _SPARE * page:
+            raise DataError(
+                f"{self._path}: {DATA_FILE} is cut off: {met} bytes of {expected}; copy it again"
+            )
 
     def records(self, places: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
         """Key and value of the records at these places (numbers in the order of the keys)."""
