@@ -13,6 +13,7 @@ from tiny import BODY, LOSS, TRAIN_VAL, D, W, _tiny_net, run, succeed, tiny  # n
 
 import caffesurgery
 from caffesurgery.data import items as items_module
+from caffesurgery.data.database import Database
 from caffesurgery.data.images import digests, open_images
 from caffesurgery.data.items import Items, held
 from caffesurgery.data.layer_images import layer_images
@@ -116,6 +117,23 @@ def test_a_database_has_its_images_and_labels(database):
     assert name == "db" and len(digest) == 64
 
 
+def test_only_the_labels_that_are_wanted_are_read(database, monkeypatch):
+    images, labels = database
+    asked = []
+    whole = Database.labels
+
+    def labels_of(self, places):
+        asked.append(len(places))
+        return whole(self, places)
+
+    monkeypatch.setattr(Database, "labels", labels_of)
+    found = open_images("db").first(4)
+    assert not asked and (found.labels == labels[:4]).all() and asked == [4]
+    assert (found.labels == labels[:4]).all() and asked == [4]
+    copy = pickle.loads(pickle.dumps(open_images("train_val.prototxt").first(6)))
+    assert (copy.labels == labels[:6]).all() and asked == [4, 6]
+
+
 def test_large_sets_are_decoded_as_they_are_read(database, monkeypatch):
     images, labels = database
     monkeypatch.setattr(items_module, "_HELD_BYTES", 1000)
@@ -173,7 +191,7 @@ def test_labels_come_from_where_the_net_takes_them(tmp_path):
     assert found.labels.tolist() == [0, 1, 2, 3, 4]
     assert layer_images(net_with(layer.format('top: "data"'), tmp_path)).labels is None
     with pytest.raises(DataError, match="'half' has labels that are no whole numbers"):
-        layer_images(net_with(layer.format('top: "data" top: "half"'), tmp_path))
+        _ = layer_images(net_with(layer.format('top: "data" top: "half"'), tmp_path)).labels
     with pytest.raises(DataError, match="give the images none; expected one such blob"):
         layer_images(net_with(layer.format('top: "label"'), tmp_path))
 

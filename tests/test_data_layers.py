@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from databases import datum, encoded, write_lmdb
 
-from caffesurgery.data.datum import DatumReader
+from caffesurgery.data.datum import DatumReader, label_of
 from caffesurgery.data.decode import decode
 from caffesurgery.data.layers import open_feed
 from caffesurgery.data.resize import resize
@@ -414,7 +414,10 @@ def test_records_that_begin_alike_are_read_like_any_other():
             alone.shape, alone.data, alone.label, alone.encoded,
         )  # fmt: skip
         assert (found.floats is None) == (alone.floats is None)
+        assert label_of(memoryview(record)) == alone.label
     assert [reader(record).label for record in alike] == [7, -3, 2**31 - 1]
     for broken in (alike[0][:-1], alike[0][:50], alike[0] + b"\x0d"):
         with pytest.raises(DataError, match="is no Datum"):
             reader(broken)
+        with pytest.raises(DataError, match="is no Datum"):
+            label_of(broken)

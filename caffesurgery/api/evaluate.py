@@ -165,12 +165,13 @@ class Evaluator:
 
     def _checked(self, images: Images) -> Images:
         """As many images as are wanted, with the labels that the metric needs."""
+        images = images.first(self._samples)
         if self.metric != "agreement" and images.labels is None:
             raise UsageError(
                 f"metric {self.metric}: it needs labels, and {images.name} comes without; give "
                 "--labels, or take --metric agreement, which needs none"
             )
-        return images.first(self._samples)
+        return images
 
 
 def preprocessing(

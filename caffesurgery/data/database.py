@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError, UsageError
-from .datum import Datum, DatumReader
+from .datum import DatumReader, label_of
 
 _STEP = 256  # records between two kept keys
 _SPARE = 16  # pages
@@ -46,6 +46,8 @@ def open_database(path: str | os.PathLike, colour: bool | None = None) -> Databa
 class Database:
     """The records of an LMDB as ``pictures.Pictures``."""
 
+    labelled = True
+
     def __init__(self, environment: _Environment, path: str, colour: bool | None):
         self._environment, self._path, self._colour = environment, path, colour
         self._parse = DatumReader()
@@ -61,21 +63,21 @@ class Database:
 
     def take(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """Images C x H x W and labels of the records at these places."""
-        for key, datum in self._datums(places):
+        for key, datum in self._read(places, self._parse):
             yield datum.image(self._colour, self._named(key)), datum.label
 
-    def labels(self) -> np.ndarray:
-        """The labels of all records, in order; nothing is decoded."""
-        places = np.arange(self.size)
-        return np.array([datum.label for _, datum in self._datums(places)], np.int64)
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """The labels of the records at these places; of the data, nothing is even copied."""
+        return np.array([label for _, label in self._read(places, label_of, True)], np.int64)
 
-    def _datums(self, places: np.ndarray) -> Iterator[tuple[bytes, Datum]]:
-        for key, record in self._environment.records(places):
+    def _read(self, places: np.ndarray, parse: Callable, views: bool = False) -> Iterator:
+        """(Key, what ``parse`` makes of the record) at these places."""
+        for key, record in self._environment.records(places, views):
             try:
-                datum = self._parse(record)
+                found = parse(record)
             except DataError as error:
-                raise DataError(f"{self._named(key)}: {error}") from None
-            yield key, datum
+                raise DataError(f"{self._named(bytes(key))}: {error}") from None
+            yield key, found
 
     def _named(self, key: bytes) -> str:
         return f"{self._path}: record {key.decode('utf-8', 'backslashreplace')}"
@@ -110,11 +112,14 @@ class _Environment:
                 f"{self._path}: {DATA_FILE} is cut off: {met} bytes of {expected}; copy it again"
             )
 
-    def records(self, places: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value of the records at these places (numbers in the order of the keys)."""
+    def records(self, places: np.ndarray, views: bool = False) -> Iterator[tuple]:
+        """Key and value of the records at these places (numbers in the order of the keys).
+
+        They are bytes, or ``views`` that hold until the next one is asked for.
+        """
         keys = self._index()
         try:
-            with self._env.begin() as transaction, transaction.cursor() as cursor:
+            with self._env.begin(buffers=views) as begun, begun.cursor() as cursor:
                 at = None
                 for place in places.tolist():
                     kept = place // _STEP

@@ -66,9 +66,7 @@ class DatumReader:
                         return _datum({**shape, **rest}, record[len(head) : stop], None)
             return self._whole(record)
         except WeightsError as error:
-            raise DataError(
-                f"is no Datum ({error}); expected a database that Caffe's convert_imageset wrote"
-            ) from None
+            raise _no_datum(error) from None
 
     def _whole(self, record: bytes) -> Datum:
         found: dict[int, int] = {}
@@ -85,6 +83,24 @@ class DatumReader:
             elif number in (*_NUMBERS, _DATA, _FLOATS):
                 raise WeightsError(f"field {number} is of wire type {kind}")
         return _datum(found, data, np.concatenate(floats) if floats else None)
+
+
+def label_of(record: bytes | memoryview) -> int:
+    """The label of a record; its data are not looked at.  Raises DataError as ``DatumReader``."""
+    label = 0
+    try:
+        for number, kind, start, stop in wire.fields(record, 0, len(record), {_FLOATS}):
+            if number == _LABEL and kind == wire.VARINT:
+                label = wire.signed(wire.varint(record, start, stop)[0], 32)
+    except WeightsError as error:
+        raise _no_datum(error) from None
+    return label
+
+
+def _no_datum(error: WeightsError) -> DataError:
+    return DataError(
+        f"is no Datum ({error}); expected a database that Caffe's convert_imageset wrote"
+    )
 
 
 def _datum(found: dict[int, int], data: bytes, floats: np.ndarray | None) -> Datum:

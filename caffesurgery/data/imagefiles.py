@@ -34,10 +34,14 @@ class ImageFiles:
         """The path of a file."""
         return str(self.files[place][0])
 
-    def labels(self) -> np.ndarray | None:
-        """The labels of all files, or None."""
-        labels = [label for _, label in self.files]
-        return None if None in labels else np.array(labels, np.int64)
+    @property
+    def labelled(self) -> bool:
+        """Whether all have labels."""
+        return all(label is not None for _, label in self.files)
+
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """The labels of the files at these places."""
+        return np.array([self.files[place][1] for place in places.tolist()], np.int64)
 
     def take(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, int | None]]:
         """Images C x H x W, blue first, and labels."""

@@ -6,8 +6,10 @@ DataTransformer does: channels swapped, mean subtracted, scaled, cropped to the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Union
@@ -34,14 +36,15 @@ _NETS = (".prototxt", ".pbtxt")
 
 @dataclass(frozen=True)
 class Images:
-    """``images`` N x C x H x W; ``labels`` N integers or None; ``name`` is where they came from.
+    """``images`` N x C x H x W with ``labels`` (N integers, or None), and where they came from.
 
+    ``given`` are the labels, or what reads those of the places that it is asked for.
     ``prepared`` is the place of the data layer that has prepared them already, "" for none;
     ``blue_first`` says that they are from a database, as Caffe writes them.
     """
 
     images: np.ndarray | Items
-    labels: np.ndarray | None
+    given: np.ndarray | Callable[[np.ndarray], np.ndarray] | None
     name: str
     prepared: str = ""
     blue_first: bool = False
@@ -50,10 +53,20 @@ class Images:
         """Its first ``count`` images; all of them where it has no more, or with None."""
         if count is None:
             return self
-        labels = None if self.labels is None else self.labels[:count]
+        given = self.given[:count] if isinstance(self.given, np.ndarray) else self.given
         lazy = isinstance(self.images, Items)
         images = self.images.first(count) if lazy else self.images[:count]
-        return replace(self, images=images, labels=labels)
+        return replace(self, images=images, given=given)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels, which are read now where that was not done; None where there are none."""
+        if not callable(self.given):
+            return self.given
+        return _check_labels(self.given(np.arange(len(self.images))), len(self.images))
+
+    def __reduce__(self):
+        return Images, (self.images, self.labels, self.name, self.prepared, self.blue_first)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def open_images(
         return _from_arrays(source, labels, resize)
     if labels is not None:
         given = _arrays(labels, "labels")["labels"]
-        found = replace(found, labels=_check_labels(given, len(found.images)))
+        found = replace(found, given=_check_labels(given, len(found.images)))
     return found
 
 
@@ -197,7 +210,8 @@ def _from_pictures(
 
     first = read(np.zeros(1, np.int64))[0]
     items = Items(read, pictures.size, first.shape, first.dtype)
-    return Images(held(items), pictures.labels(), name)
+    labels = pictures.labels if pictures.labelled else None
+    return Images(held(items), labels, name)
 
 
 def _brought(image: np.ndarray, size: tuple[int, int] | None, name: str) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ..errors import DataError
@@ -48,14 +50,14 @@ def layer_images(net: Net, phase: str = "TEST") -> Images:
         return feed.source.read(places, 0)[image[1]]
 
     label = _label(net, phase, feeds)
-    labels = None if label is None else _numbers(*label)
-    if labels is not None and len(labels) != feed.size:
+    if label is not None and label[0].size != feed.size:
         raise DataError(
-            f"{layers[image[0]].where()}: gives {feed.size} images, and {len(labels)} labels come "
-            "from another layer; expected one for each"
+            f"{feed.where}: gives {feed.size} images, and {label[0].where} {label[0].size} labels; "
+            "expected one for each"
         )
+    labels = None if label is None else functools.partial(_numbers, *label)
     items = Items(read, feed.size, first, np.float32)
-    return Images(items, labels, path, layers[image[0]].where())
+    return Images(items, labels, path, feed.where)
 
 
 def layer_shapes(net: Net, phase: str = "TEST") -> dict[str, tuple[int, ...]]:
@@ -93,14 +95,12 @@ def _label(net: Net, phase: str, feeds: list[Batches]) -> tuple[Feed, int] | Non
     return next(iter(tops.values()), None)
 
 
-def _numbers(feed: Feed, top: int) -> np.ndarray:
-    """The labels of all items; DataError where they are no whole numbers."""
+def _numbers(feed: Feed, top: int, places: np.ndarray) -> np.ndarray:
+    """The labels of these items; DataError where they are no whole numbers."""
     if isinstance(feed.source, PictureSource):
-        found = feed.source.labels()
-    else:
-        pieces = range(0, feed.size, _PIECE)
-        spans = (np.arange(start, min(start + _PIECE, feed.size)) for start in pieces)
-        found = np.concatenate([feed.source.read(span, 0)[top].reshape(-1) for span in spans])
+        return feed.source.labels(places)
+    pieces = [places[start : start + _PIECE] for start in range(0, len(places), _PIECE)]
+    found = np.concatenate([feed.source.read(piece, 0)[top].reshape(-1) for piece in pieces])
     if (found != found.astype(np.int64)).any():
         raise DataError(f"{feed.where}: '{feed.tops[top]}' has labels that are no whole numbers")
-    return found.astype(np.int64)
+    return found

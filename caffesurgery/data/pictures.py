@@ -14,9 +14,10 @@ from .transform import Transformer
 
 
 class Pictures(Protocol):
-    """A fixed row of labelled pictures; ``size`` is how many."""
+    """A fixed row of pictures; ``size`` is how many, ``labelled`` whether all have labels."""
 
     size: int
+    labelled: bool
 
     def take(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, int | None]]:
         """The pictures at these places (0 to size - 1): C x H x W, and the label of each.
@@ -27,8 +28,8 @@ class Pictures(Protocol):
     def name(self, place: int) -> str:
         """Where a picture comes from, for errors."""
 
-    def labels(self) -> np.ndarray | None:
-        """The labels of all (int64); None where one has none.  Nothing is decoded."""
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """The labels at these places (int64); nothing is decoded."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,9 @@ class PictureSource:
         )
         return (made, np.array(labels, np.float32)) if self.labelled else (made,)
 
-    def labels(self) -> np.ndarray | None:
-        """The labels of the first round, in the order of seed 0."""
-        found = self.pictures.labels()
-        return None if found is None else found[self._places(np.arange(self.size), 0)]
+    def labels(self, items: np.ndarray) -> np.ndarray:
+        """The labels of these numbers, with seed 0; nothing is decoded."""
+        return self.pictures.labels(self._places(items, 0))
 
     def _places(self, items: np.ndarray, seed: int) -> np.ndarray:
         if self.skip:
