@@ -223,6 +223,16 @@ def test_batch_norm_moves_its_statistics_as_caffe_does():
     np.testing.assert_allclose(variance, share * seen.var(dims, unbiased=True), rtol=1e-4)
 
 
+def test_statistics_do_not_depend_on_what_was_in_memory():
+    net = make(f"{INPUT % 4}{CONV}{BODIES['batch_norm']}{END}", "TRAIN")
+    torch.use_deterministic_algorithms(True)  # fills memory that is not set with NaN
+    try:
+        loss, _ = net(tensors(inputs_of(net, 3)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(np.isfinite(blob).all() for blob in (*net.blobs(2), loss.item()))
+
+
 def test_infogain_weighs_classes(tmp_path):
     text = (
         INPUT % 4

@@ -47,8 +47,9 @@ def _by_batch(context: Context, eps: float, fraction: float) -> Forward:
         if context.of > 1:
             top, now, spread = synced_batch_norm(x, factor, term, eps)
         else:
-            now, spread = torch.empty_like(mean), torch.empty_like(variance)
-            # a momentum of 1 leaves the batch's own mean and unbiased variance there
+            # a momentum of 1 leaves the batch's own mean and unbiased variance there, plus 0 times
+            # what was there before, which has to be a number
+            now, spread = torch.zeros_like(mean), torch.zeros_like(variance)
             top = torch.batch_norm(
                 x, factor, term, now, spread, True, 1.0, eps, torch.backends.cudnn.enabled
             )
