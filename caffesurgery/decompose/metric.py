@@ -75,11 +75,13 @@ class Metric:
     centred: whether the mean of the outputs is free, as it is where a bias or the statistics of a
         BatchNorm take up what a kernel changes of it; the covariance is then that around the mean
     weights: (T,), what an error of each output counts; None where all count alike
+    worth: what the net's outputs lose for each unit of the squared relative output error
     """
 
     moments: Moments
     centred: bool = True
     weights: np.ndarray | None = None
+    worth: float = 1.0
 
     @property
     def group(self) -> int:

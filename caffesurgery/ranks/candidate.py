@@ -36,6 +36,11 @@ class Candidate:
     twins: tuple[tuple[str, Sizes], ...] = ()
     metric: Metric | None = None
 
+    @property
+    def worth(self) -> float:
+        """What the net loses for each unit of the squared relative error, as far as is known."""
+        return 1.0 if self.metric is None else self.metric.worth
+
     def seen(self) -> np.ndarray:
         """The kernel as the metric sees it, so that its spectra and errors are those of the layer's
         outputs; ``kernel()`` itself where there is none.  Of the same shape."""
