@@ -30,6 +30,7 @@ def test_the_command_fits_the_net_and_says_what_it_brought(pictures):
     assert names[0] == "plain" and names[-3:] == ["whitening", "refit", "statistics"]
     assert told["kept"] == min(s["divergence"] for s in told["stages"]) < 0.8 * told["plain"]
     assert {layer["name"] for layer in told["layers"]} >= {"conv1", "conv2"}
+    assert 'made_from { name: "images.npy"' in open("a/plan.prototxt").read()
     table = succeed("compress", D, W, *SPATIAL, "--calibrate", "images.npy", "-o", "b").out
     assert "calibrated with 32 images" in table and "refit" in table
 

@@ -65,7 +65,7 @@ class Calibrator:
             raise UsageError(f"unknown lever '{unknown[0]}'; expected of {', '.join(LEVERS)}")
         self.seed, self.levers, self.memory, self.jobs = seed, frozenset(levers), memory, jobs
         self._options = {"mean": mean, "scale": scale, "bgr": bgr, "crop": crop}
-        self._transform = transform
+        self._transform, self._given = transform, images
         self.images = open_images(images, None, resize_of(resize, transform), "TRAIN")
         count = len(self.images.images)
         if min(count, samples) < _FEWEST:
@@ -76,6 +76,12 @@ class Calibrator:
         order = np.random.default_rng([seed, count]).permutation(count)[:samples]
         held = max(_FEWEST // 4, round(_HELD * len(order)))
         self._chosen = order[held:], order[:held]
+
+    def made_from(self) -> tuple[tuple[str, str], ...]:
+        """(Name, SHA-256) of the images, as far as they came from files."""
+        from ..data.images import digests
+
+        return digests(self._given)
 
     def samples(self, model: Model) -> tuple[Sample, Sample, str]:
         """The images to fit to and those to judge with, as ``model`` takes them, and who says how
@@ -277,6 +283,9 @@ class _Work:
         if blobs:
             operated = with_blobs(result.operated, self.net(result), blobs)
             result = replace(result, operated=operated)
+        if any(stage.kept for stage in self.stages[1:]):
+            made_from = (*result.plan.made_from, *self.calibrator.made_from())
+            result = replace(result, plan=replace(result.plan, made_from=made_from))
         measure = ", ".join(f"{one.blob} ({one.kind})" for one in self.watched)
         told = Calibrated(
             self.sample.images, self.held.images, self.source, self.calibrator.seed,

@@ -5,7 +5,7 @@ Products of patches are made in float32, some thousands at a time, and added up 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import local
 
 import numpy as np
@@ -106,12 +106,18 @@ def collect(
     # the number of threads is BLAS's own for the whole process: set once, before any of ours start
     with np.errstate(all="ignore"), blas_threads(1):
         in_turn(work, len(sample), jobs, progress and _told(progress, sample))
+    return _together(first, wanted, sums, sample.images)
+
+
+def _together(
+    shapes: NetShapes, wanted: Mapping[int, int], sums: Mapping[int, Sums], images: int
+) -> dict[str, Moments]:
+    """The moments of each layer, with those of the layers that share its kernel."""
     for index, owner in wanted.items():
         if owner != index:
             sums[owner].add(sums[index].gram, sums[index].total, sums[index].count)
-    entries = {owner: first.layers[owner] for owner in wanted.values()}
-    found = {o: _moments(entry, sums[o], sample.images) for o, entry in entries.items()}
-    return {first.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
+    found = {own: _moments(shapes.layers[own], sums[own], images) for own in set(wanted.values())}
+    return {shapes.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
 
 
 def _moments(entry: LayerShapes, sums: Sums, images: int) -> Moments:
