@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from calibrated import BLOCK, images
@@ -82,6 +84,24 @@ def test_never_worse_even_where_the_images_are_noise(tiny):  # noqa: F811
         caffesurgery.load(D, W), "out", "cp", "ratio=0.5", calibrate=noise, onnx=False
     )
     assert report["calibration"]["kept"] <= report["calibration"]["plain"]
+
+
+def test_an_interrupt_leaves_nothing_behind(pictures, tmp_path, monkeypatch):
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spill))
+    given = caffesurgery.Calibrator(pictures, memory=1000)
+
+    def interrupt(stage, item, share):
+        if stage == "refit" and share > 0.5:
+            assert list(spill.rglob("*.npy"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        caffesurgery.compress(
+            caffesurgery.load(D, W), "out", "cp", calibrate=given, onnx=False, progress=interrupt
+        )
+    assert not list(spill.iterdir()) and not Path("out").exists()
 
 
 def test_a_net_with_labels_is_calibrated_without_them(pictures):

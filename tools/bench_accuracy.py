@@ -225,7 +225,7 @@ def arguments() -> argparse.Namespace:
     given.macs = given.macs or (0.7 if squeeze else 0.5)
     given.method = given.method or "spatial"
     given.plain = given.plain or f"enc-map:macs={given.macs:g}"
-    given.ranks = given.ranks or given.plain
+    given.ranks = given.ranks or f"enc-model:macs={given.macs:g}"
     return given
 
 
