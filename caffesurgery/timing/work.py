@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {
         ("m", "n", "k"), _PRODUCT, "gemm",
     ),
     "gemv": Kind(
-        "matrix (m x k) times a vector: a fully connected layer over one image",
+        "matrix (m x k), m above 1, times a vector: a fully connected layer over one image",
         ("m", "n", "k"), _PRODUCT, "gemm",
     ),
     "im2col": _each("columns written for one image"),
@@ -118,5 +118,5 @@ def work(kind: str, calls: int = 1, **sizes: int) -> Work:
 
 def product(m: int, n: int, k: int, calls: int = 1) -> Work:
     """A matrix product (m x k)(k x n), under the kind that it belongs to."""
-    kind = "gemv" if n == 1 else "thin" if m == 1 else "gemm"
+    kind = "thin" if m == 1 else "gemv" if n == 1 else "gemm"
     return work(kind, calls, m=m, n=n, k=k)
