@@ -146,8 +146,12 @@ def test_a_batch_of_one_may_change_its_size_and_larger_ones_may_not(here):
         (1, 1, 4, 4), (1, 1, 4, 5), (1, 1, 4, 6),
     ]  # fmt: skip
     assert open_text(data_layer(3, "crop_size: 4")).read(0)["data"].shape == (3, 1, 4, 4)
-    with pytest.raises(DataError, match="record 00000001: is 1 x 4 x 5, and the first of its"):
+    with pytest.raises(DataError, match="record 00000001: is 1 x 4 x 5, and .*: give a crop_size"):
         open_text(data_layer(3)).read(0)
+    grey = [datum(random_images(1, (channels, 8, 8))[0], 0, "png") for channels in (3, 1)]
+    write_lmdb(here / "grey", grey)
+    with pytest.raises(DataError, match="00000001: is 1 x 8 x 8, and .*: say force_color: true"):
+        open_text(data_layer(2, source="grey")).read(0)
 
 
 def test_a_database_of_many_records_is_read_from_any_place(here):

@@ -254,7 +254,7 @@ _DATA = (
         metavar="PROTOTXT",
         help="Prepare images as this net's data layer does; by default as NET's own does.",
     ),
-    click.option("--resize", type=Size(), help="Bring image files to this size first."),
+    click.option("--resize", type=Size(), help="Bring images to this size first."),
     click.option("--samples", type=click.IntRange(min=1), help="Only the first so many images."),
     click.option("--cache", type=NotEmpty(), metavar="DIR", help="Keep what was measured here."),
     click.option("--no-cache", is_flag=True, help="Keep nothing, and measure anew."),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Union
 
 from ..errors import DataError, FileError
 
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 
-Listed = list[tuple[Path, "int | None"]]
+Listed = list[tuple[Union[str, Path], "int | None"]]
 
 
 def listed_files(folder: str | os.PathLike, labels: str | os.PathLike | None) -> Listed:

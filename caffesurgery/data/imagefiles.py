@@ -60,7 +60,7 @@ def open_image_files(layer: Layer, folder: Path | None) -> ImageFiles:
     lines = listed_lines(source)
     root = params["root_folder"]  # put before each name as it stands, as Caffe does
     base = _base(root + lines[0][0], [Path(), folder, source.parent], f"{source}:1", layer)
-    files = [(base / (root + name), label) for name, label in lines]
+    files = [(os.path.join(base, root + name), label) for name, label in lines]
     sides = params["new_height"], params["new_width"]
     if bool(sides[0]) != bool(sides[1]):
         raise DataError(

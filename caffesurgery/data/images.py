@@ -133,7 +133,7 @@ def open_images(
 
     Of a .npz it is the key ``images``, else its first array. A folder has image files (RGB or
     grey); ``labels`` may then be a list with lines ``path class``, and without it folders inside
-    are the classes.  An LMDB has images as Caffe reads them (blue first), with labels.  Both are
+    are the classes.  An LMDB has images as Caffe reads them (blue first), with labels.  All are
     brought to ``resize`` (height, width).  A prototxt means the data layer of its ``phase``, whose
     images are cut and prepared as in the TEST phase (see ``Images.prepared``).
 
@@ -164,10 +164,6 @@ def open_images(
 
 def _from_arrays(source: Source, labels: Source | None, resize) -> Images:
     name = "the images" if isinstance(source, np.ndarray) else str(source)
-    if resize:
-        raise DataError(
-            f"{name}: --resize is for folders of image files and databases; resize the array"
-        )
     arrays = _arrays(source, "images")
     images = arrays["images"]
     if images.ndim != _AXES or not images.size or images.dtype.kind not in "uif":
@@ -175,6 +171,8 @@ def _from_arrays(source: Source, labels: Source | None, resize) -> Images:
             f"{name}: met {images.dtype} numbers of shape {show(images.shape)}; expected images "
             "N x C x H x W, as uint8 or float"
         )
+    if resize and images.shape[2:] != tuple(resize):
+        images = np.stack([_brought(image, resize, name) for image in images])
     found = arrays.get("labels") if labels is None else _arrays(labels, "labels")["labels"]
     return Images(images, None if found is None else _check_labels(found, len(images)), name)
 

@@ -95,10 +95,12 @@ class Transformer:
     def _check_like(self, shape, first, name: Callable[[], str], names) -> None:
         """Refuse an image that does not come out like the first one of its batch."""
         if self.shape(shape, name) != self.shape(first, partial(names, 0)):
+            advice = "give a crop_size or new_height and new_width, or a batch_size of 1"
+            if shape[0] != first[0]:
+                advice = "say force_color: true (or force_gray) in transform_param"
             raise DataError(
                 f"{name()}: is {_show(shape)}, and the first of its batch, {names(0)}, is "
-                f"{_show(first)}; expected one size: give a crop_size or new_height and new_width, "
-                "or a batch_size of 1"
+                f"{_show(first)}; expected images alike: {advice}"
             )
 
     def _fill(self, target, image: np.ndarray, turned: bool, top: int, left: int) -> None:
