@@ -310,6 +310,15 @@ def test_recipes_become_solvers_for_the_epochs_of_each_training():
     assert {(one.lr_policy, one.momentum) for one in pretender.solvers} == {("step", 0.9)}
 
 
+@pytest.mark.parametrize("name, iterations", [("caffe", 6), ("torch", 12)])
+def test_epochs_are_counted_by_the_images_of_all_gpus(name, iterations):
+    pretender = Pretender(name)
+    asked = 'trainer { name: "torch" gpu: 0 gpu: 1 } layers: "conv1"'
+    flow = flow_of(asked, **{"iterations: 4": "epochs: 2"})
+    finetune(flow, trainer=pretender)
+    assert [solver.max_iter for solver in pretender.solvers] == [iterations]
+
+
 def test_nets_are_evaluated_on_the_data_layers_own_images():
     text = FLOW.replace('evaluate { images: "test.npz" }', "")
     given = parse_flow(text + 'data { phase: TEST source: "test.npz" }', "flow.prototxt")

@@ -59,7 +59,9 @@ def train(
     train_val = work / "train_val.prototxt"
     write_bytes(train_val, net.doc.encode(prepared), force=True)
     solver = work / "solver.prototxt"
-    made = solver_text(flow, step.training, train_val, work)
+    # on several GPUs Caffe takes a batch on each
+    batches = len(flow.trainer.gpus) if trainer.name == "caffe" else 1
+    made = solver_text(flow, step.training, train_val, work, max(batches, 1))
     write_bytes(solver, made.encode("utf-8", "surrogateescape"), force=True)
     job = Job(
         solver=solver,
@@ -159,16 +161,21 @@ def _inner_fields(message: Message, names: Collection[str]):
             yield field, inner
 
 
-def solver_text(flow: Flow, training: Training, train_val: Path, work: Path) -> str:
-    """The solver of one training: the user's or the recipe's, for the flow's net and folder."""
+def solver_text(
+    flow: Flow, training: Training, train_val: Path, work: Path, batches: int = 1
+) -> str:
+    """The solver of one training: the user's or the recipe's, for the flow's net and folder.
+
+    ``batches`` are taken at a time.
+    """
     if training.solver:
         doc = text.read(training.solver)
         said = Params(doc.root, "SolverParameter", doc.where)  # its net need not be there
         count, snapshot, whole = (said[name] for name in ("iter_size", "snapshot", "max_iter"))
     else:
-        doc = text.parse(_recipe(flow, training, train_val), training.recipe)
+        doc = text.parse(_recipe(flow, training, train_val, batches), training.recipe)
         count, snapshot, whole = 1, 0, 0
-    iterations = _iterations(flow, training, train_val, count) or whole
+    iterations = _iterations(flow, training, train_val, count * batches) or whole
     if iterations < 1:
         raise FlowError(
             f"{training.solver}: has no max_iter, and {flow.path or 'the flow'} says neither "
@@ -189,22 +196,22 @@ def solver_text(flow: Flow, training: Training, train_val: Path, work: Path) -> 
     return solvers.edit(doc, changes)
 
 
-def _recipe(flow: Flow, training: Training, train_val: Path) -> str:
+def _recipe(flow: Flow, training: Training, train_val: Path, batches: int) -> str:
     """The solver that a recipe makes for as many epochs as the training has."""
     images, batch = _epoch(flow, training, train_val)
-    numbers = recipes.Counts(images, batch)
+    numbers = recipes.Counts(images, batch * batches)
     epochs = training.epochs or training.iterations / numbers.iterations
     chosen, mode = recipes.recipe(training.recipe), "gpu" if flow.trainer.gpus else "cpu"
     rows = recipes.settings(chosen, numbers, "net", "net", epochs, mode=mode)
     return recipes.solver_text(chosen, rows)
 
 
-def _iterations(flow: Flow, training: Training, train_val: Path, iter_size: int) -> int:
+def _iterations(flow: Flow, training: Training, train_val: Path, batches: int) -> int:
     """Iterations that the flow asks for; 0 where it leaves that to the solver."""
     if training.epochs is None:
         return int(training.iterations or 0)
     images, batch = _epoch(flow, training, train_val)
-    return max(1, round(training.epochs * images / (batch * iter_size)))
+    return max(1, round(training.epochs * images / (batch * batches)))
 
 
 def _epoch(flow: Flow, training: Training, train_val: Path) -> tuple[int, int]:
