@@ -293,3 +293,12 @@ def test_layers_without_weights_begin_anew_and_are_named(small):
     net = small.solver.with_name("net.prototxt")
     net.write_text(NET.replace('"ip"', '"head"'))
     assert "no weights were given: head" in train(replace(small, weights=weights)).message
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has that many GPUs")
+def test_a_gpu_that_is_not_there_is_named(small):
+    for gpus in ((7,), (0, 7)):
+        with pytest.raises(TrainError, match=r"GPU [07] is not there: torch sees \d GPU\(s\)"):
+            train(replace(small, gpus=gpus))
+    with pytest.raises(TrainError, match="3 processes for 2 GPU"):
+        train(replace(small, gpus=(0, 1), processes=3))

@@ -7,6 +7,7 @@ same batches, up to the order of sums.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -41,6 +42,8 @@ def launch(job: Job, count: int, tick: Callable[[Tick], None] | None) -> Outcome
 
     Ctrl-C goes on to all of them, which end with a snapshot.  What fails in one ends all.
     """
+    # it says what it terminates, which here is no news
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     told = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="caffesurgery-") as place:
         workers = torch.multiprocessing.start_processes(
@@ -81,7 +84,9 @@ def _work(rank: int, job: Job, count: int, place: str, told) -> None:
     from .session import Session
 
     os.setsid()  # so that Ctrl-C reaches only who passes it on
-    if not job.gpus:
+    if job.gpus:
+        torch.cuda.set_device(job.gpus[rank])
+    else:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     torch.distributed.init_process_group(
         "nccl" if job.gpus else "gloo",

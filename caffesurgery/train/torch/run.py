@@ -8,7 +8,7 @@ from ...errors import TrainError
 from ..job import Job, Outcome, Tick
 from . import distributed
 from .loop import Loop
-from .session import Session
+from .session import Session, device_of
 
 
 def run(job: Job, tick: Callable[[Tick], None] | None = None) -> Outcome:
@@ -18,6 +18,7 @@ def run(job: Job, tick: Callable[[Tick], None] | None = None) -> Outcome:
             f"{job.processes} processes for {len(job.gpus)} GPU(s); each GPU takes one: leave "
             "--processes out"
         )
+    device_of(job, 0)
     count = max(job.processes, len(job.gpus))
     if count > 1:
         return distributed.launch(job, count, tick)

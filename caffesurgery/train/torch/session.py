@@ -42,7 +42,7 @@ class Session:
         self.job, self.rank, self.of = job, rank, of
         self.solver: Solver = read_solver(job.solver)
         self.seed = job.seed if job.seed is not None else max(self.solver.random_seed, 0)
-        self.device = _device(job, self.solver, rank)
+        self.device = device_of(job, rank)
         self.precision = Precision(self.device, job.mixed)
         _check_overrides(self.solver, job)
         self.feeds = _open(self.solver, self.solver.train, job)
@@ -176,18 +176,19 @@ def seed_of(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
-def _device(job: Job, solver: Solver, rank: int) -> torch.device:
-    if job.gpus:
-        known = torch.cuda.device_count()
-        missing = [gpu for gpu in job.gpus if gpu >= known]
-        if missing:
-            raise TrainError(
-                f"GPU {missing[0]} is not there: torch sees {known} GPU(s); leave --gpu out to "
-                "train on processors"
-            )
-        torch.backends.cudnn.benchmark = True  # sizes stay the same: the quickest kernel is found
-        return torch.device("cuda", job.gpus[rank % len(job.gpus)])
-    return torch.device("cpu")
+def device_of(job: Job, rank: int) -> torch.device:
+    """Where a process of a job computes; TrainError for a GPU that is not there."""
+    if not job.gpus:
+        return torch.device("cpu")
+    known = torch.cuda.device_count()
+    missing = [gpu for gpu in job.gpus if gpu >= known]
+    if missing:
+        raise TrainError(
+            f"GPU {missing[0]} is not there: torch sees {known} GPU(s); leave --gpu out to train "
+            "on processors"
+        )
+    torch.backends.cudnn.benchmark = True  # sizes stay the same: the quickest kernel is found
+    return torch.device("cuda", job.gpus[rank % len(job.gpus)])
 
 
 def _open(solver: Solver, use: NetUse, job: Job) -> Feeds:
