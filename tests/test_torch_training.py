@@ -118,6 +118,23 @@ def test_states_are_those_that_caffe_reads(small):
     assert copy.read_bytes() == outcome.state.read_bytes()
 
 
+def test_training_goes_on_from_a_snapshot_of_real_caffe(tmp_path):
+    """Adam, from the .solverstate that Caffe wrote half-way to the one that it wrote at the end."""
+    folder = Path(__file__).parent / "data/training/micro"
+    state = folder / "caffe_iter_2.solverstate"
+    ended = train(Job(folder / "solver.prototxt", tmp_path, state=state))
+    real, mine = read_state(folder / "caffe_iter_4.solverstate"), read_state(ended.state)
+    assert (mine.iteration, mine.current_step) == (real.iteration, real.current_step) == (4, 2)
+    pairs = [*zip(mine.history, real.history)]
+    pairs += zip(blobs(ended.weights)["ip"], blobs(folder / "caffe_iter_4.caffemodel")["ip"])
+    for met, expected in pairs:
+        assert met.shape == expected.shape
+        np.testing.assert_allclose(met, expected, rtol=1e-5, atol=1e-9)
+    told, again = read_state(state), tmp_path / "again.solverstate"
+    write_state(again, 2, Path(told.weights).name, told.history, told.current_step)
+    assert again.read_bytes() == state.read_bytes()
+
+
 def test_ctrl_c_ends_with_a_snapshot_to_go_on_from(small):
     def press(tick):
         if tick.iteration == 6:
