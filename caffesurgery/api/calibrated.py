@@ -26,6 +26,8 @@ LEVERS = ("ranks", "whitening", "refit", "statistics")
 _FEWEST = 16
 _SEEN = 256
 """Images that moments of the original's layers are from: every one of them gives many patches."""
+_PROBED = 64
+"""Images on which is measured what an error of each layer is worth: the net is run once a layer."""
 _HELD = 0.2
 """Share of the images that nothing is fitted to."""
 
@@ -121,7 +123,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration did, for the report."""
+    """What calibration did, for the report.
+
+    predicted: how far the outputs were expected to move by the decompositions under what layers
+        see, and how far they did (``calibration.disturbance``); None where that was not done
+    """
 
     images: int
     held: int
@@ -131,6 +137,7 @@ class Calibrated:
     layers: tuple
     measure: str
     spilled: int
+    predicted: tuple[float, float] | None = None
 
 
 def _inputs(model: Model) -> tuple[str, dict[str, tuple[int, ...]]]:
@@ -169,7 +176,7 @@ def calibrated(
 
     planned: makes a plan, with ``metrics`` or without; applied: carries one out.
     """
-    from ..calibration import collect
+    from ..calibration import collect, with_worth
     from ..surgery.fitting import metrics_of
 
     work = _Work(model, calibrator, progress)
@@ -179,6 +186,9 @@ def calibrated(
         few = work.sample.first(_SEEN)
         moments = collect(work.old, work.blobs, few, None, calibrator.jobs, told)
         metrics = metrics_of(model.shapes, work.blobs, moments)
+    if "ranks" in calibrator.levers:
+        told, few = stage_of(progress, "probe layers"), work.sample.first(_PROBED)
+        metrics = with_worth(work.old, work.blobs, few, metrics, calibrator.jobs, told)
     plain = applied(planned())
     work.judge("plain", plain, {})
     start = plain
@@ -223,6 +233,7 @@ class _Work:
         self.stages: list[Stage] = []
         self.layers: dict = {}
         self.spilled = 0
+        self.predicted: tuple[float, float] | None = None
         self.best: tuple[float, Result, dict] | None = None
         self._nets: dict[int, object] = {}
 
@@ -238,8 +249,8 @@ class _Work:
             )  # fmt: skip
         return self._nets[id(result)]
 
-    def judge(self, name: str, result: Result, blobs: dict, layers=()) -> None:
-        """Measure one form of the net, and keep it where it is the best so far."""
+    def judge(self, name: str, result: Result, blobs: dict, layers=()) -> list[dict]:
+        """Measure one form of the net, and keep it where it is the best so far; its outputs."""
         from ..calibration import divergence, outputs
 
         net = self.net(result)
@@ -252,12 +263,17 @@ class _Work:
         if better:
             self.best = (found, result, blobs)
             self.layers.update((layer.name, layer) for layer in layers)
+        return made
 
     def whiten(self, result: Result, metrics) -> None:
         """Decompose under what the original's layers see."""
+        from ..calibration import disturbance
         from ..surgery.fitting import whitened
 
-        self.judge("whitening", result, whitened(self.net(result), metrics))
+        blobs, predicted = whitened(self.net(result), metrics)
+        made = self.judge("whitening", result, blobs)
+        if "ranks" in self.calibrator.levers:
+            self.predicted = predicted, disturbance(self.reference, made, self.watched)
 
     def fit(self, name: str, result: Result | None) -> None:
         """Fit layer by layer: the refit of a result, or the statistics of the best form so far."""
@@ -289,6 +305,6 @@ class _Work:
         measure = ", ".join(f"{one.blob} ({one.kind})" for one in self.watched)
         told = Calibrated(
             self.sample.images, self.held.images, self.source, self.calibrator.seed,
-            tuple(self.stages), tuple(self.layers.values()), measure, self.spilled,
+            tuple(self.stages), tuple(self.layers.values()), measure, self.spilled, self.predicted,
         )  # fmt: skip
         return result, told

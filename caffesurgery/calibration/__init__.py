@@ -8,8 +8,9 @@ planned for a net is not known here.
 """
 
 from .fit import Calibration, Fitted, Levers, fit
-from .guard import divergence, outputs, watched
+from .guard import disturbance, divergence, outputs, watched
 from .moments import collect
+from .probe import with_worth
 from .sample import Sample, Shaped, lazy_sample, sample_of
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "Sample",
     "Shaped",
     "collect",
+    "disturbance",
     "divergence",
     "fit",
     "lazy_sample",
     "outputs",
     "sample_of",
     "watched",
+    "with_worth",
 ]

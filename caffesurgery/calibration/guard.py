@@ -115,6 +115,28 @@ def _of_blob(old: Sequence[dict], new: Sequence[dict], one: Watched) -> float:
     return total / items if np.isfinite(total) else np.inf
 
 
+def disturbance(old: Sequence[dict], new: Sequence[dict], kept: Sequence[Watched]) -> float:
+    """How far a small change of a net moves its outputs; quadratic in the change, and so finer than
+    ``divergence`` where a net is sure of itself.  The mean over the blobs.
+
+    Of probabilities and scores the squared change of the scores around their mean, summed over the
+    classes; of other values the mean squared change over the variance.
+    """
+    found = []
+    for one in kept:
+        pairs = [(np.asarray(a[one.blob], np.float64), b[one.blob]) for a, b in zip(old, new)]
+        if one.kind == "values" or any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
+            found.append(_relative(pairs))
+            continue
+        if one.kind == "probabilities":
+            pairs = [tuple(np.log(np.maximum(each, _LEAST)) for each in pair) for pair in pairs]
+        changes = [b - a for a, b in pairs]
+        moved = [change - change.mean(1, keepdims=True) for change in changes]
+        items = sum(change.size // change.shape[1] for change in changes)
+        found.append(float(sum(np.square(each).sum() for each in moved)) / items)
+    return float(np.mean(found))
+
+
 def _relative(pairs) -> float:
     count = sum(a.size for a, _ in pairs)
     mean = sum(a.sum() for a, _ in pairs) / count

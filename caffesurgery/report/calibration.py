@@ -7,6 +7,7 @@ def calibration_report(told) -> dict | None:
     """The section ``calibration`` of a report; None where there were no images."""
     if told is None:
         return None
+    predicted, measured = told.predicted or (None, None)
     best = min(told.stages, key=lambda stage: stage.divergence)
     return {
         "images": told.images,
@@ -29,6 +30,8 @@ def calibration_report(told) -> dict | None:
             }
             for layer in told.layers
         ],
+        "predicted_loss": _short(predicted),
+        "measured_loss": _short(measured),
         "spilled_bytes": told.spilled,
     }
 

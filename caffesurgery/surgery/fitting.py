@@ -90,19 +90,24 @@ def metrics_of(
     return found
 
 
-def whitened(small: Smaller, metrics: Mapping[str, Metric]) -> dict[int, list[np.ndarray]]:
-    """Blobs of the chains whose layers have a metric, decomposed under it, by index."""
+def whitened(
+    small: Smaller, metrics: Mapping[str, Metric]
+) -> tuple[dict[int, list[np.ndarray]], float]:
+    """Blobs of the chains whose layers have a metric, decomposed under it, by index; and what the
+    net is then predicted to lose: the sum of their squared errors, each times what it is worth."""
     places = {e.layer.name: i for i, e in enumerate(small.shaped(1).layers)}
     found: dict[int, list[np.ndarray]] = {}
+    lost = 0.0
     for name, chain in small.chains.items():
         if name not in metrics:
             continue
         made = chain.decompose(metrics[name], chain.kernel)
+        lost += metrics[name].worth * made.output_error**2
         for layer, factor in zip(chain.layers, made.factors):
             own = small.blobs[places[layer]]
             bias = [blob + made.shift for blob in own[1:]] if made.shift is not None else own[1:]
             found[places[layer]] = [np.reshape(factor, np.shape(own[0])), *bias]
-    return found
+    return found, lost
 
 
 def with_blobs(

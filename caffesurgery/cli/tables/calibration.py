@@ -32,6 +32,12 @@ def calibration_table(data: Mapping) -> Table:
         f"{data['held_out']} images that nothing was fitted to; kept is what was the best so far",
         f"images: prepared as {origin} says" if origin else "images: taken as they are",
     )
+    if data["predicted_loss"] is not None:
+        expected, met = (data[key] for key in ("predicted_loss", "measured_loss"))
+        notes += (
+            f"whitening was predicted to move the outputs by {expected:.3g}; it moved them by "
+            f"{met:.3g} (`caffesurgery help calibration`)",
+        )
     title = f"calibrated with {data['images']} images"
     columns = ("step", "what it is", "divergence", "better")
     return Table(title, columns, rows, (), notes, frozenset(("divergence",)))
