@@ -84,16 +84,15 @@ def test_data_that_are_not_there_are_named_with_layer_and_path(database):
 
 def test_rank_rules_and_comparisons_take_databases(database):
     rule = ("--method", "svd", "--ranks", "sensitivity:average=2", "--metric", "agreement")
-    plain = ("--mean", "128", "--no-cache", "--jobs", "2", "--force", "-o", "plan.prototxt")
+    plain = ("--layers", "fc*", "--no-cache", "--jobs", "1", "--force", "-o", "plan.prototxt")
+    Path("train.prototxt").write_text(DATA.replace("TEST", "TRAIN"))
+    prepare = ("--mean", "128", "--scale", "0.015625")
     plans = []
-    for images in ("db", "same.npz"):
-        succeed("plan", D, W, *rule, "--images", images, *plain)
+    for images in (("db", *prepare), ("train.prototxt",)):
+        succeed("plan", D, W, *rule, "--images", *images, *plain)
         lines = Path("plan.prototxt").read_text().splitlines()
         plans.append([line for line in lines if "made_from" not in line])
     assert plans[0] == plans[1]
-    Path("train.prototxt").write_text(DATA.replace("TEST", "TRAIN"))
-    plain = ("--no-cache", "--jobs", "2", "--force", "-o", "plan.prototxt")
-    succeed("plan", D, W, *rule, "--images", "train.prototxt", *plain)
     refused = run("plan", D, W, *rule, "--images", "train_val.prototxt", *plain)
     assert "has no layer with data of its own in the TRAIN phase" in refused.err
     found = [
