@@ -80,7 +80,7 @@ def test_a_used_folder_is_refused_before_anything_runs(fake_caffe):
 
 
 def test_threads_are_the_users_for_caffe_and_one_for_us(monkeypatch):
-    from caffesurgery.workers import threads
+    from caffesurgery.workers import processors, threads
 
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "CAFFESURGERY_SET_THREADS"):
@@ -91,6 +91,11 @@ def test_threads_are_the_users_for_caffe_and_one_for_us(monkeypatch):
 
     assert os.environ["OMP_NUM_THREADS"] == "1" and os.environ["MKL_NUM_THREADS"] == "3"
     assert threads.users_environment() == before
+    assert threads.users_threads() == processors()
+    worker = threads.one_thread_environment()
+    assert worker["MKL_NUM_THREADS"] == "1" and worker["CAFFESURGERY_SET_THREADS"] == ""
+    monkeypatch.setenv("CAFFESURGERY_SET_THREADS", "MKL_NUM_THREADS")
+    assert threads.users_threads() is None  # the user has said how many
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "CAFFESURGERY_SET_THREADS"):
         monkeypatch.delenv(name)
 

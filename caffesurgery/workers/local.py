@@ -7,7 +7,6 @@ call at a time and starts another process when one dies.  Processes begin when t
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from ..errors import WorkerError
 from .serve import receive, send
 from .share import write_shared
+from .threads import one_thread_environment
 
 RETRIES = 2
 """How often a call is made again after the process that worked on it died."""
@@ -29,9 +29,6 @@ sys.path[:] = {path!r}
 from caffesurgery.workers.serve import main
 main()
 """
-_ONE_THREAD = dict.fromkeys(
-    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
 
 
 class LocalWorkers(Executor):
@@ -117,7 +114,7 @@ class _Process:
             [sys.executable, "-c", _START.format(path=sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD},
+            env=one_thread_environment(),
             start_new_session=True,
         )
         self.pid = self._child.pid

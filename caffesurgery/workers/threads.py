@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from .count import processors
+
 _LIBRARIES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 _OURS = "CAFFESURGERY_SET_THREADS"
 
@@ -22,3 +24,15 @@ def users_environment() -> dict[str, str]:
     for name in environment.pop(_OURS, "").split():
         environment.pop(name, None)
     return environment
+
+
+def one_thread_environment() -> dict[str, str]:
+    """The environment of a worker process: one thread, whatever the user has said."""
+    names = (*_LIBRARIES, "VECLIB_MAXIMUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, "1"), _OURS: ""}
+
+
+def users_threads() -> int | None:
+    """Threads for work that is to use all processors; None where the environment says how many."""
+    ours = os.environ.get(_OURS, "").split()
+    return processors() if "OMP_NUM_THREADS" in ours else None

@@ -21,6 +21,7 @@ import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ...errors import SurgeryError, TrainError
+from ...workers.threads import users_threads
 from ..job import Job, Outcome, Tick
 
 _PATIENCE = timedelta(days=1)
@@ -87,7 +88,8 @@ def _work(rank: int, job: Job, count: int, place: str, told) -> None:
     if job.gpus:
         torch.cuda.set_device(job.gpus[rank])
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        threads = users_threads() or torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // count))
     torch.distributed.init_process_group(
         "nccl" if job.gpus else "gloo",
         init_method=(Path(place) / "meeting").as_uri(),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from ...errors import TrainError
+from ...workers.threads import users_threads
 from ..job import Job, Outcome, Tick
 from . import distributed
 from .loop import Loop
@@ -19,6 +22,9 @@ def run(job: Job, tick: Callable[[Tick], None] | None = None) -> Outcome:
             "--processes out"
         )
     device_of(job, 0)
+    threads = users_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
     count = max(job.processes, len(job.gpus))
     if count > 1:
         return distributed.launch(job, count, tick)
