@@ -29,7 +29,7 @@ def test_the_command_fits_the_net_and_says_what_it_brought(pictures):
                    "--format", "json").json["calibration"]  # fmt: skip
     assert (told["images"], told["held_out"]) == (32, 8)
     names = [stage["name"] for stage in told["stages"]]
-    assert names[0] == "plain" and names[-3:] == ["whitening", "refit", "statistics"]
+    assert names[0] == "plain" and names[-2:] == ["refit", "statistics"]
     assert told["kept"] == min(s["divergence"] for s in told["stages"]) < 0.8 * told["plain"]
     assert {layer["name"] for layer in told["layers"]} >= {"conv1", "conv2"}
     assert 'made_from { name: "images.npy"' in open("a/plan.prototxt").read()
@@ -111,6 +111,22 @@ def test_a_net_with_labels_is_calibrated_without_them(pictures):
         model, "out", "spatial", "ratio=0.5", calibrate=pictures, onnx=False
     )
     assert report["calibration"]["measure"] == "fc4 (scores)"
+
+
+def test_a_net_that_takes_one_number_of_images_only_is_given_that(tmp_path):
+    text = BLOCK.replace("shape { dim: 1", "shape { dim: 6").replace(
+        'layer { name: "prob" type: "Softmax" bottom: "fc"',
+        'layer { name: "fixed" type: "Reshape" bottom: "fc" top: "fixed" reshape_param { '
+        'shape { dim: 6 dim: 5 } } }\nlayer { name: "prob" type: "Softmax" bottom: "fixed"',
+    )
+    model = caffesurgery.load(*write_net(tmp_path / "net", text))
+    given = ("spatial", "ratio=0.4")
+    told = caffesurgery.compress(model, tmp_path / "out", *given, calibrate=images(40), onnx=False)[
+        "calibration"
+    ]
+    assert (told["images"], told["held_out"]) == (30, 6) and told["kept"] < told["plain"]
+    with pytest.raises(DataError, match="6 images at a time.*at least 30 images"):
+        caffesurgery.compress(model, tmp_path / "o", *given, calibrate=images(20), onnx=False)
 
 
 def test_what_cannot_be_is_refused(pictures, tmp_path):

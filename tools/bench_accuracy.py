@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,6 +219,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="to calibrate with")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="of the ablation")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--tests", type=int, help="only the first so many test images")
     parser.add_argument("--jobs", type=int)
     given = parser.parse_args()
     squeeze = given.what == "squeezenet"
@@ -234,6 +235,7 @@ def main() -> None:
     how = arguments()
     problems = {"res56": res56, "quick": quick, "squeezenet": squeezenet, "ablation": res56}
     problem = problems[how.what](how.data)
+    problem = replace(problem, test=problem.test[: how.tests], labels=problem.labels[: how.tests])
     metric = "top5" if how.what == "squeezenet" else "top1"
     (ablation if how.what == "ablation" else figures)(problem, how, metric)
 

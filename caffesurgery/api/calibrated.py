@@ -108,6 +108,12 @@ class Calibrator:
         fitted, held = (
             lazy_sample(places, size, load, whole=size != whole) for places in self._chosen
         )
+        if not fitted.sizes or not held.sizes:
+            raise DataError(
+                f"{self.images.name}: {model.net.doc.path} takes {size} images at a time and no "
+                f"other number; give at least {round(size / _HELD)} images, so that a fifth of "
+                "them can judge"
+            )
         return fitted, held, source
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 
 def calibration_report(told) -> dict | None:
     """The section ``calibration`` of a report; None where there were no images."""
@@ -37,4 +39,5 @@ def calibration_report(told) -> dict | None:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+    """Six digits; None for what is not known, or not finite, which JSON has no word for."""
+    return None if value is None or not isfinite(value) else float(f"{value:.6g}")

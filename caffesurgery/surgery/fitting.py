@@ -28,8 +28,9 @@ from .operate import Replaced
 
 @dataclass(frozen=True, eq=False)
 class Smaller:
-    """The net that an operation made: its shapes for any batch, its blobs, and its chains."""
+    """The net that an operation made: its shapes, also for other batches, blobs and chains."""
 
+    shapes: NetShapes
     shaped: Shaped
     blobs: Blobs
     chains: Mapping[str, Chain]
@@ -52,14 +53,15 @@ def smaller(
     made = {layer.name: layer.blobs for new in operated.weights.values() for layer in new}
     places = {entry.layer.name: index for index, entry in enumerate(shapes.layers)}
     found: dict[int, list[np.ndarray]] = {}
-    for index, entry in enumerate(shaped(shapes.images).layers):
+    made_shapes = shaped(shapes.images)
+    for index, entry in enumerate(made_shapes.layers):
         name = entry.layer.name
         if name in made:
             found[index] = [np.asarray(blob, np.float32) for blob in made[name]]
         elif entry.params:
             found[index] = list(blobs[places[name]])
     chains = {one.plan.name: _chain(one, operated, weights, seed) for one in operated.replaced}
-    return Smaller(shaped, found, chains)
+    return Smaller(made_shapes, shaped, found, chains)
 
 
 def _chain(one: Replaced, operated: Operated, weights: Caffemodel, seed: int) -> Chain:
@@ -95,7 +97,7 @@ def whitened(
 ) -> tuple[dict[int, list[np.ndarray]], float]:
     """Blobs of the chains whose layers have a metric, decomposed under it, by index; and what the
     net is then predicted to lose: the sum of their squared errors, each times what it is worth."""
-    places = {e.layer.name: i for i, e in enumerate(small.shaped(1).layers)}
+    places = {e.layer.name: i for i, e in enumerate(small.shapes.layers)}
     found: dict[int, list[np.ndarray]] = {}
     lost = 0.0
     for name, chain in small.chains.items():
@@ -117,7 +119,7 @@ def with_blobs(
 
     Layers that the operation left alone come into ``weights`` under their own name.
     """
-    layers = small.shaped(1).layers
+    layers = small.shapes.layers
     named = {layers[index].layer.name: list(arrays) for index, arrays in blobs.items()}
     weights, owners = dict(operated.weights), {}
     for old, new in operated.weights.items():

@@ -21,7 +21,7 @@ def calibration_table(data: Mapping) -> Table:
         (
             stage["name"],
             _SAYS[stage["name"]],
-            f"{stage['divergence']:.4g}",
+            "not finite" if stage["divergence"] is None else f"{stage['divergence']:.4g}",
             "yes" if stage["kept"] else "no",
         )
         for stage in data["stages"]
