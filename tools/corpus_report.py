@@ -29,7 +29,7 @@ from pathlib import Path
 from caffesurgery.net.layers import known_types
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT = 300
+TIMEOUT = 900
 CLOSE = 1e-4
 
 
@@ -93,7 +93,7 @@ def measure(row: dict, oracle: dict | None, options) -> dict:
     except (IndexError, ValueError):
         result = {"outcome": "failed", "why": f"died: {done.stderr[-300:] if done else ''}"}
     result = {"rel": row["rel"], **result}
-    if cache:
+    if cache and done:  # what took too long may only have been disturbed
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps(result))
     return result
