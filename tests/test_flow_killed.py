@@ -19,9 +19,9 @@ SEED = 5
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_a_flow_killed_at_any_moment_ends_in_the_same_net(tmp_path):
     write_files(tmp_path)
-    asked = FLOW.replace("iterations: 4 snapshot: 2", "iterations: 40 snapshot: 3")
+    asked = FLOW.replace("iterations: 4 snapshot: 2", "iterations: 24 snapshot: 3")
     asked += 'trainer { name: "torch" } scheme: hybrid every: 2 freeze: decomposed\n'
-    asked += "choose_ranks: each_step finish { iterations: 20 } stop { floor: 0.2 tries: 1 }\n"
+    asked += "choose_ranks: each_step finish { iterations: 10 } stop { floor: 0.2 tries: 1 }\n"
     (tmp_path / "flow.prototxt").write_text(asked)
     environment = {
         **os.environ,

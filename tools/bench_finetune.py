@@ -32,14 +32,14 @@ train {{ solver: "{data}/cifar10_quick/cifar10_quick_solver.prototxt" epochs: {e
 RES56 = """train_val: "{data}/res56/train_val.prototxt"
 deploy: "{data}/res56/deploy.prototxt"
 weights: "{data}/res56/res56_jpgft.caffemodel"
-train {{ solver: "{folder}/res56_solver.prototxt" epochs: {epochs} batch: 100 snapshot: 20 }}
+train {{ solver: "{folder}/res56_solver.prototxt" epochs: {epochs} batch: 100 snapshot: 10 }}
 """
 IMAGES = """data {{ phase: TRAIN source: "{data}/cifar10/train_first10000.npz" }}
 evaluate {{ images: "{data}/cifar10/test_first5000.npz" {samples} }}
 trainer {{ name: "{trainer}" {gpu} }}
 """
 RES56_SOLVER = """net: "train_val.prototxt"
-base_lr: 0.01
+base_lr: 0.001
 lr_policy: "poly"
 power: 1
 momentum: 0.9

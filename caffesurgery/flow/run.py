@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,8 +155,8 @@ class _Run:
     def _announce(self, steps, now: Next) -> None:
         if self.progress:
             step = steps[now.index]
-            what = ", ".join(step.layers[:3]) + (" ..." if len(step.layers) > 3 else "")
-            self.progress("step", f"{step.kind} {what}".strip(), now.index / len(steps))
+            what = f"{step.kind} {some(step.layers)}".strip()
+            self.progress("step", what, now.index / len(steps))
 
     def _do(self, steps, now: Next, plan: Plan) -> Record:
         """Do one step; its record, with what is decided after it."""
@@ -239,7 +239,7 @@ class _Run:
         return tick
 
     def _failed(self, step: Step, ended: trainers.Outcome) -> str:
-        layers = f" of {', '.join(step.layers)}" if step.layers else ""
+        layers = f" of {some(step.layers)}" if step.layers else ""
         advice = ""
         if ended.ending == "diverged":
             advice = (
@@ -278,3 +278,9 @@ class _Run:
 def _cut_of(records) -> tuple:
     """The layers that were cut first among the records."""
     return next(record.layers for record in records if record.layers)
+
+
+def some(layers: Sequence[str], most: int = 4) -> str:
+    """The names of the first layers of a group, and how many more there are."""
+    more = f" and {len(layers) - most} more" if len(layers) > most else ""
+    return ", ".join(layers[:most]) + more

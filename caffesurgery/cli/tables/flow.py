@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...report import MACS_NOTE
 from .table import Table, count
@@ -16,7 +16,7 @@ def steps_table(data: Mapping) -> Table:
         (
             str(step["step"] + 1),
             _what(step),
-            " ".join(step["of"]),
+            _few(step["of"]),
             _how(step),
             count(step["params"]),
             count(step["macs"]),
@@ -56,7 +56,7 @@ def _what(step: Mapping) -> str:
 
 def _how(step: Mapping) -> str:
     if step["cut"]:
-        return ", ".join(f"{one['method']} {_ranks(one)}" for one in step["cut"])
+        return _few([f"{one['method']} {_ranks(one)}" for one in step["cut"]])
     training = step["training"]
     if not training:
         return ""
@@ -66,6 +66,12 @@ def _how(step: Mapping) -> str:
             length = f"{training[name]:g} {name}"
     frozen = "" if training["freeze"] == "none" else f", frozen: {training['freeze']}"
     return f"{training['recipe'] or training['solver']}, {length}{frozen}"
+
+
+def _few(words: Sequence[str], most: int = 6) -> str:
+    """The first words, and how many more there are; reports in JSON have all."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def _ranks(one: Mapping) -> str:
@@ -83,8 +89,8 @@ def flow_table(data: Mapping) -> Table:
         last = steps[-1]
         rows.append(
             (
-                " ".join(last["of"]) or "whole net",
-                ", ".join(f"{one['method']} {_ranks(one)}" for c in cuts[-1:] for one in c["cut"]),
+                _few(last["of"]) or "whole net",
+                _few([f"{one['method']} {_ranks(one)}" for c in cuts[-1:] for one in c["cut"]]),
                 count(last["macs"]),
                 f"{whole / last['macs']:.2f}" if last["macs"] else "-",
                 _share(found.get("cut", {}).get(metric)),
