@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from ..errors import ExportError
 from ..files.atomic import staged_folder
 from ..report import calibration_report, encode_json, operation_report
-from ..timing import Profile
 from .calibrated import Calibrated, Calibrator, calibrated
 from .model import Model, Progress
 from .onnx import compare, export_onnx
@@ -25,28 +24,21 @@ def compress(
     also: Sequence = (),
     *,
     onnx: bool = True,
-    seed: int = 0,
-    allow_growth: bool = False,
-    effort: str = "normal",
-    max_norm: float | None = None,
-    freeze: bool = False,
-    keep: str | Sequence[str] = (),
-    pin: str = "",
-    method_for: Mapping[str, str] | None = None,
-    profile: str | Profile | None = None,
     force: bool = False,
+    seed: int = 0,
     jobs: int | None = None,
-    evaluate=None,
     dask: str | None = None,
     calibrate=None,
     progress: Progress | None = None,
-):
+    **planning,
+) -> dict:
     """The whole job: plan, apply, save, export, and compare what was written with the original.
 
     Leaves prototxts, caffemodel, plan.prototxt, report.json and (with ``onnx``) net.onnx in
     ``folder``, all of them or none.  A net with a layer that ONNX cannot hold is compressed all the
-    same; the report's notes name the layer.  What says which layers, and how, is as in ``plan``.
+    same; the report's notes name the layer.
 
+    method, ranks, layers, seed, jobs, dask, planning: which layers, and how, all as in ``plan``
     calibrate: images to fit the smaller net to, without labels: a ``Calibrator``, or what it takes
         as images; what they bring is kept only where images that were not fitted to say so
     Returns the report as a dict.
@@ -56,27 +48,9 @@ def compress(
     files += ["report.json", "net.onnx"]
     calibrator = _calibrator(calibrate, seed, jobs)
     with staged_folder(folder, files if onnx else files[:-1], force) as stage:
-        planned = partial(
-            plan,
-            model,
-            method,
-            ranks,
-            layers,
-            seed=seed,
-            allow_growth=allow_growth,
-            effort=effort,
-            max_norm=max_norm,
-            freeze=freeze,
-            keep=keep,
-            pin=pin,
-            method_for=method_for,
-            profile=profile,
-            evaluate=evaluate,
-            jobs=jobs,
-            dask=dask,
-            progress=progress,
-        )
-        applied = partial(apply, model, also=also, jobs=jobs, dask=dask, progress=progress)
+        work = {"jobs": jobs, "dask": dask, "progress": progress}
+        planned = partial(plan, model, method, ranks, layers, seed=seed, **work, **planning)
+        applied = partial(apply, model, also=also, **work)
         result, told = _carried_out(model, calibrator, planned, applied, progress)
         write_result(result, stage, progress)
         smaller, comparison, notes = load_written(result, stage), None, ()

@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import ExportError
+from .names import unique
 
 BATCH = "batch"
 """The symbol of the axis that follows the batch."""
@@ -101,13 +102,8 @@ class Graph:
         self._constants: dict[tuple, str] = {}
 
     def unique(self, hint: str) -> str:
-        """``hint``, or ``hint_2``, ``hint_3`` ... where that name is taken."""
-        name, count = hint, 1
-        while name in self._taken:
-            count += 1
-            name = f"{hint}_{count}"
-        self._taken.add(name)
-        return name
+        """A name that nothing has yet; see ``names.unique``."""
+        return unique(hint, self._taken)
 
     def add_input(self, blob: str, dims: Dims) -> None:
         """Declare ``blob`` an input of the graph."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from .graph import Body, Node, reads
 from .model import Model, Value
+from .names import unique
 
 SAFE_IN_FLOAT32 = frozenset(
     """LRN Softmax LogSoftmax Exp Log Softplus Pow Sqrt Reciprocal Sum
@@ -99,7 +100,7 @@ class _Halving:
         """An output of the graph: cast under its own name, where its precision is another."""
         if value.kind != "float32" or (value.name in self.halves) == halve:
             return replace(value, kind="float16") if value.name in self.halves else value
-        inner = self._unique(f"{value.name}/inner")
+        inner = unique(f"{value.name}/inner", self._taken)
         renamed = {value.name: inner}
         self.nodes = [
             _changed(
@@ -131,7 +132,7 @@ class _Halving:
             return name
         if (name, wanted) not in self.casts:
             suffix = "half" if wanted == _FLOAT16 else "float"
-            copy = self._unique(f"{name}/{suffix}")
+            copy = unique(f"{name}/{suffix}", self._taken)
             self.casts[name, wanted] = copy
             if name in self.model.initializers:
                 self.constants[copy] = self.model.initializers[name].astype(np.float16)
@@ -140,16 +141,8 @@ class _Halving:
         return self.casts[name, wanted]
 
     def _cast(self, source: str, target: str, to: int) -> None:
-        name = self._unique(f"{target}:Cast")
+        name = unique(f"{target}:Cast", self._taken)
         self.nodes.append(Node("Cast", name, (source,), (target,), {"to": to}))
-
-    def _unique(self, hint: str) -> str:
-        name, count = hint, 1
-        while name in self._taken:
-            count += 1
-            name = f"{hint}_{count}"
-        self._taken.add(name)
-        return name
 
 
 def _changed(node: Node, inputs, outputs) -> Node:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .graph import Node
+from .names import unique
 
 PREFIX = "preprocess"
 """Nodes and tensors of the preprocessing are called ``preprocess/...``."""
@@ -163,7 +164,7 @@ class Pipeline:
         self.tensor = self._node(op, [self.tensor, *further], **attrs)
 
     def _node(self, op: str, inputs: Sequence[str], **attrs) -> str:
-        name = self._unique(op)
+        name = unique(f"{PREFIX}/{op}", self.taken)
         self.nodes.append(Node(op, name, tuple(inputs), (name,), attrs))
         return name
 
@@ -174,14 +175,6 @@ class Pipeline:
         for name, known in self.constants.items():
             if known.dtype == array.dtype and np.array_equal(known, array):
                 return name
-        name = self._unique(hint)
+        name = unique(f"{PREFIX}/{hint}", self.taken)
         self.constants[name] = array
-        return name
-
-    def _unique(self, hint: str) -> str:
-        name, count = f"{PREFIX}/{hint}", 1
-        while name in self.taken:
-            count += 1
-            name = f"{PREFIX}/{hint}_{count}"
-        self.taken.add(name)
         return name

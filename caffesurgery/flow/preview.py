@@ -15,7 +15,7 @@ from . import cutting
 from .course import START
 from .flow import Flow, Training
 from .places import Places
-from .report import within
+from .report import asked_for, within
 from .steps import CUT, RESTORE, TRAIN, Step, make_steps
 
 
@@ -40,13 +40,7 @@ def preview(flow: Flow, progress: api.Progress | None = None) -> dict:
         rows.append(_row(index, step, plan, models[cut], fitness, flow))
     after = net_cost(models[cut].shapes)
     return {
-        "net": start.name,
-        "scheme": flow.scheme,
-        "method": flow.method,
-        "ranks": flow.ranks,
-        "choose_ranks": flow.choose_ranks,
-        "freeze": flow.freeze,
-        "seed": flow.seed,
+        **asked_for(flow, start),
         "steps": rows,
         "kept": [{"name": kept.name, "why": kept.why} for kept in plan.kept],
         "totals": {

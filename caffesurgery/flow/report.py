@@ -16,13 +16,7 @@ def flow_report(flow: Flow, start, final, steps: Sequence[Step], records: Sequen
     before, after = net_cost(start.shapes), net_cost(final.shapes)
     kept = course.counted(steps, records)
     return {
-        "net": start.name,
-        "scheme": flow.scheme,
-        "method": flow.method,
-        "ranks": flow.ranks,
-        "choose_ranks": flow.choose_ranks,
-        "freeze": flow.freeze,
-        "seed": flow.seed,
+        **asked_for(flow, start),
         "metric": flow.metric,
         "before": _metrics(records[:1]),
         "after": _metrics(kept),
@@ -36,6 +30,19 @@ def flow_report(flow: Flow, start, final, steps: Sequence[Step], records: Sequen
         },
         "seconds": round(sum(record.seconds for record in records), 1),
         "within_budget": within(flow, before, after),
+    }
+
+
+def asked_for(flow: Flow, start) -> dict:
+    """The head of every report: the net that a flow begins with, and what is to be done."""
+    return {
+        "net": start.name,
+        "scheme": flow.scheme,
+        "method": flow.method,
+        "ranks": flow.ranks,
+        "choose_ranks": flow.choose_ranks,
+        "freeze": flow.freeze,
+        "seed": flow.seed,
     }
 
 

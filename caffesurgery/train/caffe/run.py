@@ -12,13 +12,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...errors import TrainError
 from ...files import caffemodel
 from ...workers.threads import users_environment
+from ..interrupts import interrupts
 from ..job import Job, Outcome, Tick
 from ..snapshots import Snapshot, finite, hand_on, has_gradients, snapshots
 from .binary import find_caffe
@@ -26,8 +27,6 @@ from .endings import ending
 from .log import Log
 from .prepare import CLEAN, LOG, Run, prepare
 
-_PATIENCE = 2
-"""Times that Ctrl-C asks for a snapshot before it ends Caffe at once."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -110,29 +109,15 @@ def _die_with_parent() -> Callable[[], None] | None:
     return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def _passing_on(process: subprocess.Popen) -> Iterator[None]:
+def _passing_on(process: subprocess.Popen) -> contextlib.AbstractContextManager[None]:
     """While the block runs, Ctrl-C goes to Caffe, which writes a snapshot and stops."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = 0
-
-    def handle(*_) -> None:
-        nonlocal asked
-        asked += 1
-        _signal(process, signal.SIGINT if asked <= _PATIENCE else signal.SIGKILL)
-
     # the command line ends on these two as on Ctrl-C; others may want them for themselves
     polite = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
-    asked_by = [signal.SIGINT]
-    asked_by += [one for one in polite if signal.getsignal(one) is signal.default_int_handler]
-    before = {number: signal.signal(number, handle) for number in asked_by}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return interrupts(
+        partial(_signal, process, signal.SIGINT),
+        partial(_signal, process, signal.SIGKILL),
+        [one for one in polite if signal.getsignal(one) is signal.default_int_handler],
+    )
 
 
 def _outcome(job: Job, run: Run, log: Log, how: str, message: str) -> Outcome:

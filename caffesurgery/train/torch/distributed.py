@@ -11,10 +11,10 @@ import logging
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,13 +22,11 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ...errors import SurgeryError, TrainError
 from ...workers.threads import users_threads
+from ..interrupts import interrupts
 from ..job import Job, Outcome, Tick
 
 _PATIENCE = timedelta(days=1)
 """How long processes wait for one that tests or reads."""
-
-PATIENCE = 2
-"""Times that Ctrl-C asks for a snapshot before it stops at once."""
 
 
 def together(net: torch.nn.Module) -> torch.nn.Module:
@@ -51,7 +49,7 @@ def launch(job: Job, count: int, tick: Callable[[Tick], None] | None) -> Outcome
             _work, (job, count, place, told), count, join=False, start_method="spawn"
         )
         try:
-            with _passed_on(workers.pids()):
+            with interrupts(partial(_pass_on, workers.pids())):
                 return _followed(workers, told, tick or (lambda _: None))
         finally:
             for process in workers.processes:
@@ -107,27 +105,8 @@ def _work(rank: int, job: Job, count: int, place: str, told) -> None:
     torch.distributed.barrier()
 
 
-@contextmanager
-def _passed_on(pids):
+def _pass_on(pids) -> None:
     """Let Ctrl-C reach the training processes, however it was sent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    asked = 0
-
-    def ask(number, frame):
-        nonlocal asked
-        asked += 1
-        if asked > PATIENCE:
-            raise KeyboardInterrupt
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)

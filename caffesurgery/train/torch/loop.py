@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from ...errors import SurgeryError
+from ..interrupts import interrupts
 from ..job import Outcome, Tick
 from ..solver import learning_rate
-from .distributed import PATIENCE
 from .session import Inputs, Session
 
 _TICK_SECONDS = 0.5
@@ -52,7 +50,7 @@ class Loop:
         Errors before the first update come out as they are.
         """
         try:
-            with _interrupts(self), closing(self.session.batches()) as batches:
+            with interrupts(self._stop), closing(self.session.batches()) as batches:
                 ending, message = self._solve(batches)
         except SurgeryError as error:
             if self.session.iteration == self._first:
@@ -62,6 +60,10 @@ class Loop:
         return Outcome(
             ending, self.session.iteration, weights, state, self._loss(), self._tested, message
         )
+
+    def _stop(self) -> None:
+        """Stop after this iteration, as Ctrl-C or a job system asks."""
+        self.stop = True
 
     def _solve(self, batches: Iterator[Inputs]) -> tuple[str, str]:
         """Caffe's Solver::Solve; (ending, message)."""
@@ -207,28 +209,3 @@ def _numbers(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         elif value.numel() <= _MOST_NUMBERS:
             found.update((f"{name}[{i}]", v) for i, v in enumerate(value.flatten().tolist()))
     return found
-
-
-@contextmanager
-def _interrupts(loop: Loop) -> Iterator[None]:
-    """Let Ctrl-C, and a job system's SIGTERM, ask the loop to stop; a third one stops at once.
-
-    Only the main thread of a process can be told.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = 0
-
-    def ask(number, frame):
-        nonlocal asked
-        asked, loop.stop = asked + 1, True
-        if asked > PATIENCE:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
