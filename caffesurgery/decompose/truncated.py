@@ -220,7 +220,7 @@ def _krylov(
     nothing more at the end.  It starts from sums of a few random columns, which cost no pass.
     """
     rows, columns = matrix.shape
-    width = max(8, rank * 3 // 8)
+    width = max(8, rank // 4)
     some = np.sort(rng.choice(columns, min(columns, _SAMPLE * width), replace=False))
     mixed = rng.standard_normal((len(some), width), dtype=np.float32)
     block = matmul(np.ascontiguousarray(matrix[:, some]), mixed)
