@@ -66,6 +66,10 @@ def test_shapes_of_the_data_let_a_net_be_loaded(database):
     model = caffesurgery.load("train_val.prototxt", W, inputs=shapes)
     report = caffesurgery.Evaluator(samples=7, cache=None)(model)
     assert report["images"] == 7 and report["source"] == "train_val.prototxt"
+    alone = caffesurgery.load("train_val.prototxt", W)
+    assert alone.shapes.blobs == model.shapes.blobs and alone.inputs == shapes
+    other = caffesurgery.load("train_val.prototxt", W, inputs={"data": (1, 3, 16, 16)})
+    assert other.shapes.blobs["data"] == (1, 3, 16, 16)
     with pytest.raises(UsageError, match="labels without images"):
         caffesurgery.Evaluator(None, np.zeros(4))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import caffesurgery
 from caffesurgery.errors import FileError, TrainError, WeightsError
 from caffesurgery.files import caffemodel
 from caffesurgery.files.solverstate import read_state, write_state
@@ -295,6 +296,22 @@ def test_a_full_disk_ends_with_the_last_good_snapshot(small, monkeypatch):
     assert (ended.ending, ended.iteration) == ("failed", 8)
     assert ended.weights.name == "snapshot_iter_4.caffemodel"
     assert "No space left" in ended.message
+
+
+def test_a_disk_too_full_for_a_report_still_says_how_training_ended(small):
+    resource = pytest.importorskip("resource", reason="limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        report = caffesurgery.train_net(
+            small.solver, small.folder, trainer="torch", data=small.data
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (report["ending"], report["iteration"]) == ("failed", 4)
+    assert "snapshot_iter_4.caffemodel: cannot be written (File too large)" in report["message"]
+    assert "; no report is there: " in report["message"]
+    assert list(small.folder.iterdir()) == []
 
 
 def test_weights_of_another_net_are_refused(small):

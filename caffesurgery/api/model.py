@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import WeightsError
+from ..errors import DataError, NetError, WeightsError
 from ..files import caffemodel
 from ..files.caffemodel import Caffemodel
 from ..net.match import require_match
@@ -55,16 +55,37 @@ def load(
 
     prototxt: path of a net (deploy, train_val ...); caffemodel_path: path of its weights
     phase: 'TEST' or 'TRAIN'; batch: replaces the first dimension of the inputs
-    inputs: shapes, by blob, of data that the file does not describe, e.g. {"data": (3, 32, 32)}
+    inputs: shapes, by blob, of data that the file does not describe, e.g. {"data": (3, 32, 32)};
+        by default those of the data themselves, where the data layers of the phase find them
     Raises FileError, ParseError, NetError or WeightsError, each naming the place.
     """
     net = read_net(prototxt)
-    shapes = infer(net, phase, inputs, batch)
+    shapes, inputs = _shapes(net, phase, inputs, batch)
     if caffemodel_path is None:
         return Model(net, shapes, None, inputs, phase)
     weights = caffemodel.read(caffemodel_path)
     require_match(shapes, weights, net.doc.path)
     return Model(net, shapes, weights, inputs, phase)
+
+
+def _shapes(net: Net, phase: str, inputs: Mapping | None, batch: int | None):
+    """The shapes of a net, and the inputs that they are from.
+
+    A database is only opened where the text does not say what is in it.
+    """
+    from ..data.layer_images import layer_shapes
+
+    try:
+        return infer(net, phase, inputs, batch), inputs
+    except NetError:
+        try:
+            found = layer_shapes(net, phase)
+        except DataError:  # not here: that its shape is not said is what stands in the way
+            found = {}
+        if not found:
+            raise
+    inputs = {**found, **(inputs or {})}
+    return infer(net, phase, inputs, batch), inputs
 
 
 def inspect(model: Model) -> dict:

@@ -78,7 +78,8 @@ def train_net(
     trainer: 'caffe', 'torch', or None for the first that can train; caffe: the binary's path
     resume: a .solverstate to go on from, or a folder with snapshots, of which the last is taken
     data: other data (.npz, .npy, a folder) for data layers, by name; seed: instead of the solver's
-    Whatever the ending, the report says it; TrainError where training cannot begin.
+    Whatever the ending, the report says it, also where no report can be written; TrainError where
+    training cannot begin, FileError where it was done and its weights cannot be written.
     """
     folder = Path(folder)
     job = Job(
@@ -105,8 +106,13 @@ def train_net(
     if outcome.ending == "done" and result is not None:
         result = hand_on(result, folder / TRAINED, force=True)
     report = training_report(job, found, tool.name, outcome, result, follower.tests, seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / REPORT, encode_json(report), force=True)
+    try:
+        write_bytes(folder / REPORT, encode_json(report), force=True)
+    except FileError as error:
+        if outcome.ending == "done":
+            raise
+        # a disk that is full has often ended the training too, and how it ended is what counts
+        report["message"] += f"; no report is there: {error}"
     return report
 
 

@@ -59,7 +59,10 @@ class Places:
         return api.load(self.nets(model)[0], self.weights(model), inputs=self._inputs() or None)
 
     def _inputs(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of data that the nets do not describe: as given, or as the data have them."""
+        """Shapes of data that the nets do not describe: as given, or as the data have them.
+
+        The data are those of the user's own train_val, as its paths do not hold for the others.
+        """
         given = dict(self.flow.inputs)
         if self.flow.deploy:
             return given

@@ -85,7 +85,7 @@ def solver(net, recipe, epochs, images, test_images, batch, lr, mode, path, forc
     "--data",
     multiple=True,
     metavar="LAYER=PATH",
-    help="Other data for a data layer: .npz, .npy or a folder (torch).",
+    help="Other data for a data layer: .npz, .npy, LMDB or folder (torch).",
 )
 @options.FOLDER
 @options.FORCE
