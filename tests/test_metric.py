@@ -8,6 +8,7 @@ from scipy.linalg import eigh, sqrtm
 
 from caffesurgery.cost import Sizes
 from caffesurgery.decompose import SCHEMES, Aim, Geometry, compose, polish
+from caffesurgery.decompose.evened import evened
 from caffesurgery.decompose.metric import Metric, Moments, marginal, seen_axes, shrunk
 from caffesurgery.decompose.polish import polished
 from caffesurgery.decompose.task import Task
@@ -61,6 +62,26 @@ def run(name, geometry, kernel, ranks, metric=None):
 def half(name, geometry):
     """Ranks at a third of the way."""
     return SCHEMES[name].growing(geometry, 1, 3)
+
+
+@pytest.mark.parametrize("name", ["cp3", "cp4", "tucker2", "spatial", "tucker2-cp"])
+@pytest.mark.parametrize("of", ["plain", "grouped"])
+def test_neighbours_in_a_chain_are_alike_in_size(name, of):
+    geometry = GEOMETRIES[of]
+    kernel, (_, moments) = kernel_of(geometry), seen(geometry)
+    ranks = half(name, geometry)
+    factors = run(name, geometry, kernel, ranks, Metric(moments)).factors
+    parts = SCHEMES[name].parts(geometry, ranks)
+    for first, second, reader in zip(factors, factors[1:], parts[1:]):
+        makes = np.sqrt(np.square(first).sum((1, 2, 3)))
+        rows = second.reshape(reader.group, -1, reader.inp // reader.group, reader.kh * reader.kw)
+        assert makes == pytest.approx(np.sqrt(np.square(rows).sum((1, 3))).reshape(-1), rel=1e-3)
+    skewed = [factors[0] * 100, *factors[1:-1], factors[-1] / 100]
+    for each, other in zip(evened(skewed, parts), factors):
+        assert each == pytest.approx(other, rel=1e-2, abs=1e-6)
+    whole = compose(factors, parts, geometry.group)
+    again = compose(evened(skewed, parts), parts, geometry.group)
+    assert again == pytest.approx(whole, abs=1e-5 * float(np.abs(whole).max()))
 
 
 @pytest.mark.parametrize(("name", "of"), CASES)

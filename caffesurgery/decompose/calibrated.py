@@ -2,7 +2,7 @@
 
 A kernel is decomposed as it is and as the metric sees it, the last factor of each is solved anew by
 least squares, and the best is polished under the exact covariance.  What has the least output error
-is taken, so that none is above the plain decomposition.
+is taken, so that none is above the plain decomposition, and its factors are made alike in size.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.linalg import solve
 
 from . import stability
 from .compose import compose
+from .evened import evened
 from .geometry import Part
 from .metric import Metric, seen_axes
 from .outcome import Aim, Decomposition
@@ -65,7 +66,7 @@ def calibrated(
     if len(seen_axes(parts)) > 1:  # else whitening was exact, and so is what it led to
         ends = polished(wanted, best.factors, parts, metric, STEPS[aim.effort])
         best = _best([best, judge(best, ends)], aim)
-    return best
+    return best if best.factors is plain.factors else judge(best, evened(best.factors, parts))
 
 
 def _best(found: Sequence[Decomposition], aim: Aim) -> Decomposition:
