@@ -48,7 +48,8 @@ def test_a_long_flow_says_everything(folder):
         group { layers: "conv1,conv2" train { base_lr: 0.001 } }  freeze: others
         budget { macs: 0.5 params: 1000 }  finish { epochs: 2 }  seed: 3  output: "there"
         trainer { name: "torch" gpu: 0 gpu: 1 processes: 2 mixed: true }
-        stop { max_drop: 0.02 tries: 3 raise: 1.5 otherwise: end }  input { name: "x" dim: 3 }"""
+        stop { max_drop: 0.02 tries: 3 raise: 1.5 otherwise: end }  input { name: "x" dim: 3 }
+        calibrate { images: "train.npz" samples: 50 }"""
     )
     assert flow.train == Training(recipe="etri", epochs=1.5, batch=8, images=60)
     assert flow.finish == Training(recipe="etri", epochs=2, batch=8, images=60)
@@ -59,6 +60,8 @@ def test_a_long_flow_says_everything(folder):
     assert flow.stop == Stop(None, 0.02, 3, 1.5, "end")
     assert flow.trainer == TrainerChoice("torch", "", (0, 1), 2, True)
     assert flow.evaluate == Images("test.npz", "", "top5", 20, scale=0.5)
+    assert flow.calibrate == Images("train.npz", samples=50)
+    assert flow.files()["images of calibrate"] == "train.npz"
     assert (flow.seed, flow.output, flow.inputs) == (3, "there", (("x", (3,)),))
 
 
@@ -101,6 +104,7 @@ ADDED = [
     ("budget { macs: 0 }", "macs is 0"),
     ("seed: -1", "seed is -1, expected 0 or more"),
     ("data { phase: TRAIN }", "Data has no source"),
+    ('calibrate { images: "train.npz" metric: "top1" }', "metric: calibration looks at images"),
 ]
 
 

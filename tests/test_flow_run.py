@@ -87,6 +87,20 @@ def test_the_report_tells_each_step():
     assert macs == sorted(macs, reverse=True) and macs[0] > macs[-1]
 
 
+def test_cuts_are_fitted_to_images():
+    changes, apart = {"iterations: 4 snapshot: 2": "iterations: 0"}, {}
+    for name, more in {"plain": "", "fitted": 'calibrate { images: "train.npz" }'}.items():
+        flow = flow_of(f'scheme: one_shot {more} output: "{name}"', **changes)
+        finetune(flow, trainer=Pretender())
+        first, other = (
+            caffesurgery.load(Path(folder, "deploy.prototxt"), Path(folder, "deploy.caffemodel"))
+            for folder in ("", name)
+        )
+        compared = caffesurgery.compare(first, other, images="test.npz").as_dict()
+        apart[name] = compared["blobs"][0]["frobenius"]
+    assert apart["fitted"] < apart["plain"]
+
+
 @pytest.mark.parametrize(
     "freeze, expected",
     [

@@ -9,6 +9,7 @@ from glob import escape
 from math import ceil
 
 from .. import api
+from ..api.calibrated import calibrated
 from ..ranks import parse_rule
 from ..ranks.explicit import best_match
 from ..report import net_cost, operation_report
@@ -136,9 +137,21 @@ def raised(plan: Plan, model: api.Model, factor: float) -> Plan:
     return replace(plan, layers=tuple(layers))
 
 
-def cut(model: api.Model, plan: Plan, also: Sequence, folder, progress=None) -> list[dict]:
-    """Carry out a plan, write the net to ``folder``; what became of each layer, as reports say."""
+def cut(
+    model: api.Model,
+    plan: Plan,
+    also: Sequence,
+    folder,
+    calibrator: api.Calibrator | None = None,
+    progress: api.Progress | None = None,
+) -> list[dict]:
+    """Carry out a plan, write the net to ``folder``; what became of each layer, as reports say.
+
+    With a calibrator the net is fitted to its images, so that it answers as ``model`` does.
+    """
     result = api.apply(model, plan, also, progress=progress)
+    if calibrator is not None:
+        result, _ = calibrated(model, calibrator, lambda: plan, lambda _: result, progress)
     smaller = api.save(result, folder, progress=progress)
     return operation_report(result, smaller)["layers"]
 

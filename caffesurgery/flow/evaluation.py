@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from .. import api
+from ..api.calibrated import LEVERS as _ALL
 from ..net.net import read_net
 from ..net.transform import read_transform
 from .flow import Flow, Images
 
 METRICS = ("top1", "top5", "loss")
+LEVERS = tuple(lever for lever in _ALL if lever != "ranks")
+"""What calibration may do to a cut: its ranks are the plan's."""
 
 
 def evaluate(flow: Flow, model: api.Model, progress: api.Progress | None = None) -> dict:
@@ -23,7 +26,22 @@ def _own(flow: Flow) -> Images:
 
 
 def evaluator(flow: Flow, images: Images) -> api.Evaluator:
-    """The Evaluator that a flow asks for; it keeps nothing of what was measured.
+    """The Evaluator that a flow asks for; it keeps nothing of what was measured."""
+    files, options = _prepared(flow, images)
+    return api.Evaluator(*files, **options, cache=None)
+
+
+def calibrator(flow: Flow) -> api.Calibrator | None:
+    """What the flow's cuts are fitted to, at the ranks that its plan says; None without images."""
+    if flow.calibrate is None:
+        return None
+    (images, _), options = _prepared(flow, flow.calibrate)
+    del options["metric"]
+    return api.Calibrator(images, **options, seed=flow.seed, levers=LEVERS)
+
+
+def _prepared(flow: Flow, images: Images) -> tuple[tuple, dict]:
+    """The files of images and labels, and how they are taken.
 
     Where images do not say how they are prepared, the data layer of the net to train does: a
     deploy net says nothing of it.
@@ -34,4 +52,4 @@ def evaluator(flow: Flow, images: Images) -> api.Evaluator:
     layers = files[0].endswith(".prototxt")  # a net's data layer prepares its images itself
     if not said and not layers and read_transform(read_net(flow.train_val)) is not None:
         options["transform"] = flow.train_val
-    return api.Evaluator(*files, **options, cache=None)
+    return files, options

@@ -131,6 +131,7 @@ class Flow:
     allow_growth: bool = False
     profile: str = ""
     measure: Images | None = None
+    calibrate: Images | None = None
     scheme: str = "iterative"
     every: int = 1
     order: str = "in_order"
@@ -167,8 +168,8 @@ class Flow:
         trainings = {"train": self.train, "optimise": self.optimise, "finish": self.finish}
         trainings.update((f"group {k}", one.train) for k, one in enumerate(self.groups, 1))
         found.update((f"solver of {name}", one.solver) for name, one in trainings.items() if one)
-        for name, images in (("evaluate", self.evaluate), ("measure", self.measure)):
-            if images:
+        for name in ("evaluate", "measure", "calibrate"):
+            if images := getattr(self, name):
                 found[f"images of {name}"] = images.images
                 found[f"labels of {name}"] = images.labels
         found.update((f"data {k}", one.path) for k, one in enumerate(self.data, 1))

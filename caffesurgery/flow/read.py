@@ -60,6 +60,7 @@ def _flow(doc) -> Flow:
         max_norm=root["max_norm"] if root.has("max_norm") else None,
         profile=files.found(root, "profile", may_be_name=True),
         measure=_images(root["measure"], files) if root.has("measure") else None,
+        calibrate=_unlabelled(root["calibrate"], files) if root.has("calibrate") else None,
         every=every,
         order=root["order"],
         groups=groups,
@@ -249,6 +250,15 @@ def _images(entry: Params, files: _Files) -> Images:
         entry["bgr"],
         entry["crop"],
     )
+
+
+def _unlabelled(entry: Params, files: _Files) -> Images:
+    for name in ("labels", "metric", "blob"):
+        if entry.has(name):
+            raise FlowError(
+                f"{entry.where(name)}: {name}: calibration looks at images only; leave it out"
+            )
+    return _images(entry, files)
 
 
 def _stop(entry: Params) -> Stop:

@@ -189,7 +189,8 @@ class _Run:
             why = "; ".join(f"{kept.name}: {kept.why}" for kept in wanted.kept[:5])
             return now.record(decision=course.DENSE, why=why or "the layers would need more MACs")
         folder = self.places.fresh(name)
-        done = cutting.cut(model, wanted, self.places.nets(now.model)[1:], folder, self.progress)
+        fitted, also = evaluation.calibrator(self.flow), self.places.nets(now.model)[1:]
+        done = cutting.cut(model, wanted, also, folder, fitted, self.progress)
         return now.record(model=name, layers=tuple(done))
 
     def _planned(self, steps, step: Step, now: Next, plan: Plan, model: api.Model) -> Plan:
