@@ -1,11 +1,11 @@
 """Compares ways to cut and fine-tune a trained net on real images; prints tables for the docs.
 
-    python tools/bench_finetune.py schemes|start|freezing|ranks|passes|res56|all [--epochs N]
+    python tools/bench_finetune.py schemes|calibrated|start|freezing|ranks|passes|res56|all
 
 Nets, weights and images are those of ``CAFFESURGERY_SHARED`` (by default ../shared): cifar10_quick
 and ResNet-56, 10,000 training images and 5,000 test images of CIFAR-10.  Every flow of a comparison
-trains for the same number of epochs in all, however many trainings share them.  A run that was
-stopped goes on; flows that are done are not done again.
+trains for the same number of epochs in all, however many trainings share them, and in each training
+the rate falls to 0.  A run that was stopped goes on; flows that are done are not done again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from caffesurgery import Evaluator, load, train_net  # noqa: E402
 from caffesurgery.flow.journal import NAME  # noqa: E402
 from caffesurgery.flow.preview import preview  # noqa: E402
 from caffesurgery.flow.read import parse_flow  # noqa: E402
@@ -27,32 +29,36 @@ from caffesurgery.flow.run import finetune  # noqa: E402
 QUICK = """train_val: "{data}/cifar10_quick/cifar10_quick_train_test.prototxt"
 deploy: "{data}/cifar10_quick/deploy.prototxt"
 weights: "{data}/cifar10_quick/cifar10_quick.caffemodel"
-train {{ solver: "{data}/cifar10_quick/cifar10_quick_solver.prototxt" epochs: {epochs} }}
+train {{ solver: "{folder}/solver.prototxt" epochs: {epochs} }}
 """
 RES56 = """train_val: "{data}/res56/train_val.prototxt"
 deploy: "{data}/res56/deploy.prototxt"
 weights: "{data}/res56/res56_jpgft.caffemodel"
-train {{ solver: "{folder}/res56_solver.prototxt" epochs: {epochs} batch: 100 snapshot: 10 }}
+train {{ solver: "{folder}/solver.prototxt" epochs: {epochs} batch: 100 snapshot: 10 }}
 """
 IMAGES = """data {{ phase: TRAIN source: "{data}/cifar10/train_first10000.npz" }}
 evaluate {{ images: "{data}/cifar10/test_first5000.npz" {samples} }}
 trainer {{ name: "{trainer}" {gpu} }}
 """
-RES56_SOLVER = """net: "train_val.prototxt"
-base_lr: 0.001
+FITTED = 'calibrate {{ images: "{data}/cifar10/train_first10000.npz" }}'
+SOLVER = """net: "train_val.prototxt"
+base_lr: {rate}
 lr_policy: "poly"
 power: 1
 momentum: 0.9
-weight_decay: 0.0001
-max_iter: 200
+weight_decay: {decay}
+max_iter: 100
 """
+RATES = {QUICK: (0.0003, 0.004), RES56: (0.001, 0.0001)}
+"""Learning rate to begin with, and decay; the decays are those that the nets were trained with."""
+IMAGES_IN_ALL, BATCH = 10_000, 100
 SCHEMES = ("one_shot", "iterative", "hybrid")
 
 
 def quick(method: str, budget: str, more: str) -> tuple[str, str]:
     """cifar10_quick at a budget for the whole net's multiply-adds."""
     share = {"half": 0.5, "quarter": 0.25}[budget]
-    layers = 'method_for: "ip*=svd" pin: "ip1=32" pin: "ip2=6"'
+    layers = 'method_for: "ip1=svd" pin: "ip1=56" keep: "ip2"'
     return QUICK, f'method: "{method}" ranks: "enc-model:macs={share}" {layers} {more}'
 
 
@@ -65,6 +71,11 @@ def runs() -> dict[str, dict[str, tuple[str, str]]]:
             for method in ("cp", "tucker2")
             for budget in ("half", "quarter")
             for scheme in SCHEMES
+        },
+        "calibrated": {
+            f"{method}, {budget}, calibrated": quick(method, budget, f"scheme: one_shot {FITTED}")
+            for method in ("cp", "tucker2")
+            for budget in ("half", "quarter")
         },
         "start": {  # 000, section 3.4: either without the other
             f"{method}, {scheme}": quick(method, "half", f"scheme: {scheme}")
@@ -87,11 +98,12 @@ def runs() -> dict[str, dict[str, tuple[str, str]]]:
             }.items()
         },
         "res56": {
-            "spatial, half": (
+            f"spatial, half{said}": (
                 RES56,
                 'method: "spatial" ranks: "enc-model:macs=0.5" scheme: one_shot '
-                'keep: "first" keep: "last"',
+                f'keep: "first" keep: "last" {more}',
             )
+            for said, more in {"": "", ", calibrated": FITTED}.items()
         },
     }
 
@@ -100,7 +112,8 @@ def carry_out(label: str, net: str, asked: str, options: argparse.Namespace) -> 
     """The report of one flow, whose epochs are shared out evenly among its trainings."""
     folder = options.output / label.replace(", ", "_").replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "res56_solver.prototxt").write_text(RES56_SOLVER)
+    rate, decay = RATES[net]
+    (folder / "solver.prototxt").write_text(SOLVER.format(rate=rate, decay=decay))
     words = {
         "data": options.data.absolute(),
         "folder": folder.absolute(),
@@ -108,13 +121,41 @@ def carry_out(label: str, net: str, asked: str, options: argparse.Namespace) -> 
         "gpu": f"gpu: {options.gpu} mixed: true" if options.gpu is not None else "",
         "samples": f"samples: {options.samples}" if options.samples else "",
     }
-    text = (net + IMAGES) + asked.replace("{", "{{").replace("}", "}}")
+    text = net + IMAGES + asked
     whole = parse_flow(text.format(epochs=options.epochs, **words), str(folder / "flow"))
     trainings = sum(step["kind"] == "train" for step in preview(whole)["steps"])
     share = round(options.epochs / trainings, 4)
     flow = parse_flow(text.format(epochs=share, **words), str(folder / "flow"))
     resume = (Path(flow.output) / NAME).is_file()
     return finetune(flow, resume=resume, tell=lambda *_: print(".", end="", file=sys.stderr))
+
+
+def dense(options: argparse.Namespace) -> str:
+    """A line of the table for cifar10_quick as it is, trained for as long: what cuts are up to."""
+    net, folder = options.data / "cifar10_quick", options.output / "dense"
+    train_val, (rate, decay) = net / "cifar10_quick_train_test.prototxt", RATES[QUICK]
+    count, began = round(options.epochs * IMAGES_IN_ALL / BATCH), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = SOLVER.format(rate=rate, decay=decay).replace("train_val.prototxt", str(train_val))
+    solver = folder / "solver.prototxt"
+    solver.write_text(text.replace("max_iter: 100", f"max_iter: {count}"))
+    trained = train_net(
+        solver, folder, net / "cifar10_quick.caffemodel", trainer=options.trainer, force=True,
+        data={"TRAIN:cifar": options.data / "cifar10/train_first10000.npz"},
+    )  # fmt: skip
+    judge = Evaluator(
+        options.data / "cifar10/test_first5000.npz",
+        transform=train_val, samples=options.samples, cache=None,
+    )  # fmt: skip
+    before, after = (
+        100 * judge(load(net / "deploy.prototxt", weights))["top1"]
+        for weights in (net / "cifar10_quick.caffemodel", trained["weights"])
+    )
+    took = time.monotonic() - began
+    return (
+        f"| not cut | 0 | 1.00 | 1.00 | {before:.2f} | {before:.2f} | {after:.2f} | {count} | "
+        f"{took:.0f} |"
+    )
 
 
 def row(label: str, report: dict) -> str:
@@ -165,6 +206,8 @@ def main() -> None:
             continue
         print(f"\n### {name}, {options.epochs:g} epochs in all\n")
         print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+        if name == "schemes" and not options.only:
+            print(dense(options), flush=True)
         for label, (net, asked) in flows.items():
             if options.only in label:
                 print(row(label, carry_out(label, net, asked, options)), flush=True)
