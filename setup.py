@@ -1,9 +1,9 @@
-"""What setup.cfg cannot say: the C extension, and packages that live outside ``caffesurgery/``.
+"""What setup.cfg cannot say: the C extensions, and packages that live outside ``caffesurgery/``.
 
-The extension is optional: without a compiler the NumPy fallback does the same work.  Flags in the
-environment variable CAFFESURGERY_CFLAGS (``-Wall -Wextra -Werror``) are added to the compiler's
-and make the extension mandatory and compiled anew, so that a build meant to check it cannot pass
-without it.
+The extensions are optional: without a compiler Python does the same work.  Flags in the environment
+variable CAFFESURGERY_CFLAGS (``-Wall -Wextra -Werror``) are added to the compiler's and make the
+extensions mandatory and compiled anew, so that a build meant to check them cannot pass without
+them.
 """
 
 import os
@@ -28,7 +28,13 @@ setup(
             depends=[f"caffesurgery/cost/_im2col_{name}.h" for name in ("geometry", "kernels")],
             extra_compile_args=optimise + flags,
             optional=not flags,
-        )
+        ),
+        Extension(
+            "caffesurgery._power",
+            ["caffesurgery/decompose/_power.c"],
+            extra_compile_args=optimise + flags,
+            optional=not flags,
+        ),
     ],
     options={"build_ext": {"force": True}} if flags else {},
 )

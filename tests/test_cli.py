@@ -116,11 +116,12 @@ def test_a_closed_stdout_is_no_error_of_ours():
 # -- exit status and help
 
 
-def test_python_m_caffesurgery_prints_versions_and_the_im2col_that_runs():
+def test_python_m_caffesurgery_prints_versions_and_what_runs_in_c():
     done = process("--version", "-v")
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"caffesurgery {caffesurgery.__version__}\npython ")
     assert re.search(r"^im2col: (C|NumPy)", done.stdout, re.MULTILINE | re.IGNORECASE)
+    assert re.search(r"^tensor power method: (C|Python)$", done.stdout, re.MULTILINE)
     assert re.search(r"^numpy \d", done.stdout, re.MULTILINE)
     assert succeed("--version").out == f"caffesurgery {caffesurgery.__version__}\n"
 

@@ -1,4 +1,4 @@
-"""What ``caffesurgery --version -v`` prints: versions of the libraries, and which im2col runs."""
+"""What ``caffesurgery --version -v`` prints: versions of the libraries, and what runs in C."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ LIBRARIES = ("numpy", "scipy", "protobuf", "onnx", "onnxruntime")
 def version_lines() -> list[str]:
     """The lines to print."""
     from ..cost import im2col
+    from ..decompose import power
 
     lines = [
         f"caffesurgery {__version__}",
         f"python {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"im2col: {im2col.backend}",
+        f"tensor power method: {power.backend}",
     ]
     for name in LIBRARIES:
         try:

@@ -2,18 +2,28 @@
 
 The kernel is laid out as (D E, T, S), so that both contractions of a sweep are one gemv over
 contiguous memory and the deflation is one ger in place; all of them through SciPy's BLAS.
-On small kernels most of the time would go into vectors of some hundred bytes, so these stay in the
-same buffers, and BLAS is called with its arguments by position: by name a call takes three times
-as long.
+On small kernels most of the time would go into calling BLAS from Python on some hundred bytes, so
+that a component is found by the C extension ``caffesurgery._power``, which makes the same calls;
+where it was not built, or with ``CAFFESURGERY_PURE=1`` in the environment, by what stands here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
 from scipy.linalg import blas, eigh, lapack
+
+try:
+    if os.environ.get("CAFFESURGERY_PURE", "") not in ("", "0"):
+        raise ImportError("CAFFESURGERY_PURE asks for Python")
+    from .. import _power
+except ImportError:
+    _power = None
+
+backend = "Python" if _power is None else "C"
 
 _GAIN = 5e-3  # a component is found when a sweep raises its squared norm by less
 _SMALL, _LESS = 1 << 16, 1e-3  # kernels of so few numbers, and their gain: they cost little
@@ -53,11 +63,11 @@ def _leading(small: np.ndarray) -> np.ndarray:
     _, vectors, failed = lapack.dsyevd(small, lower=0)  # eigh's checks take as long as the work
     if failed:
         vectors = eigh(small, lower=False)[1]
-    return vectors.T[-_STARTS:].astype(np.float32)
+    return vectors.T[-_STARTS:].astype(np.float32, order="C")
 
 
 class _Merged:
-    """What is left of a kernel, and the component that is sought in it: its vectors, in buffers.
+    """What is left of a kernel, and the component that is sought in it: its vectors, in ``work``.
 
     ``by_pair`` (T S, K) and ``by_input`` (S, K T) are views of the residual in Fortran order,
     K = D E.  ``pairs`` and ``plane`` take them contracted with inputs and with the spatial pattern;
@@ -65,16 +75,22 @@ class _Merged:
     contracted with inputs and outputs; ``shape`` (K,), of norm 1, is the spatial pattern.
     """
 
+    separate = False
+
     def __init__(self, block: np.ndarray):
-        T, S, D, E = block.shape
+        T, S, D, E = self.sizes = block.shape
         K = D * E
-        cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C")
-        self.by_pair = cube.reshape(K, T * S).T
-        self.by_input = cube.reshape(K * T, S).T
-        self.pairs, self.plane = np.zeros(K * T, np.float32), np.zeros(T * S, np.float32)
+        self.cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C")
+        self.by_pair = self.cube.reshape(K, T * S).T
+        self.by_input = self.cube.reshape(K * T, S).T
+        # The C extension keeps the vectors of the best start in what comes last.
+        parts = np.cumsum([K * T, T * S, S, T, K, K, D, E, S + T + K + D + E])
+        self.work = np.zeros(parts[-1], np.float32)
+        (
+            self.pairs, self.plane, self.inputs, self.outputs, self.image, self.shape,
+            self.vertical, self.horizontal, _,
+        ) = np.split(self.work, parts[:-1])  # fmt: skip
         self.seen, self.matrix = self.pairs.reshape(K, T).T, self.plane.reshape(T, S).T
-        self.inputs, self.outputs = np.zeros(S, np.float32), np.zeros(T, np.float32)
-        self.image, self.shape = np.zeros(K, np.float32), np.zeros(K, np.float32)
 
     def component(self, starts: np.ndarray) -> float:
         """Finds the vectors of a best rank-1 approximation by alternations; returns its norm d.
@@ -82,11 +98,19 @@ class _Merged:
         starts: (n, K) spatial patterns to begin with.  ``image`` is then the residual contracted
         with the unit vectors of inputs and outputs; its best approximation of its kind is d shape.
         """
+        gain = _LESS if self.by_pair.size <= _SMALL else _GAIN
+        if _power is None:
+            return self._component(starts, gain)
+        return _power.component(
+            self.cube, self.work, starts, self.sizes, self.separate, _POLISH, _SWEEPS, gain, _TINY
+        )
+
+    def _component(self, starts: np.ndarray, gain: float) -> float:
+        """The same in Python."""
         seen, inputs, outputs, image, shape = (
             self.seen, self.inputs, self.outputs, self.image, self.shape,
         )  # fmt: skip
         self._start(starts)
-        gain = _LESS if self.by_pair.size <= _SMALL else _GAIN
         before = 0.0
         for _ in range(_SWEEPS):
             _times(self.by_input, inputs, self.pairs, 1)
@@ -124,7 +148,7 @@ class _Merged:
             rows = self.matrix.T
             np.copyto(self.inputs, rows[np.einsum("ts,ts->t", rows, rows).argmax()])
             weight = self._pair()
-            if weight > best:
+            if not weight <= best:
                 best, found = weight, self.vectors()
         for vector, value in zip((self.inputs, *self._spatial(), self.outputs), found):
             np.copyto(vector, value)
@@ -153,10 +177,11 @@ class _Merged:
 class _Separate(_Merged):
     """The same with one vector for each spatial axis, whose product the pattern is."""
 
+    separate = True
+
     def __init__(self, block: np.ndarray):
         super().__init__(block)
         D, E = block.shape[2:]
-        self.vertical, self.horizontal = np.zeros(D, np.float32), np.zeros(E, np.float32)
         self.columns, self.product = (v.reshape(D, E).T for v in (self.image, self.shape))
 
     def _anew(self):
@@ -180,7 +205,10 @@ class _Separate(_Merged):
 
 
 def _times(matrix: np.ndarray, vector: np.ndarray, out: np.ndarray, turned: int = 0) -> None:
-    """out = matrix vector, or matrix' vector where ``turned``; a matrix in Fortran order."""
+    """out = matrix vector, or matrix' vector where ``turned``; a matrix in Fortran order.
+
+    By position: with names the call takes three times as long.
+    """
     blas.sgemv(1.0, matrix, vector, 0.0, out, 0, 1, 0, 1, turned, 1)
 
 
