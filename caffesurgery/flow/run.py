@@ -241,22 +241,28 @@ class _Run:
 
     def _failed(self, step: Step, ended: trainers.Outcome) -> str:
         layers = f" of {some(step.layers)}" if step.layers else ""
-        advice = ""
+        advice = again = ""
         if ended.ending == "diverged":
             advice = (
                 "; in the flow, a smaller base_lr, max_norm: 20, freeze: decomposed or stop { "
                 "max_drop: 0.05 tries: 2 }, which takes higher ranks by itself, may help"
             )
+        else:
+            again = f"; once that is mended go on with {self._command()}"
         return (
             f"the training{layers} ended as '{ended.ending}' at iteration {ended.iteration}: "
             f"{ended.message or 'the trainer says no more'}{advice}; the last good net is "
-            f"{self.places.weights(course.outcome(self.journal.records))}"
+            f"{self.places.weights(course.outcome(self.journal.records))}{again}"
         )
 
     def _interrupted(self) -> FlowError:
+        return FlowError(f"interrupted; go on with {self._command()}")
+
+    def _command(self) -> str:
+        """What takes up this flow where it is."""
         flow = self.flow.path or "flow.prototxt"
         other = f" -o {self.places.folder}" if str(self.places.folder) != self.flow.output else ""
-        return FlowError(f"interrupted; go on with `caffesurgery finetune {flow}{other} --resume`")
+        return f"`caffesurgery finetune {flow}{other} --resume`"
 
     def _deliver(self, steps, plan: Plan) -> dict:
         """Write the outcome and the report."""
