@@ -1,6 +1,6 @@
 """Compares ways to cut and fine-tune a trained net on real images; prints tables for the docs.
 
-    python tools/bench_finetune.py schemes|calibrated|start|freezing|ranks|passes|res56|all
+    python tools/bench_finetune.py schemes|hybrid|calibrated|start|freezing|ranks|passes|res56|all
 
 Nets, weights and images are those of ``CAFFESURGERY_SHARED`` (by default ../shared): cifar10_quick
 and ResNet-56, 10,000 training images and 5,000 test images of CIFAR-10.  Every flow of a comparison
@@ -52,14 +52,14 @@ max_iter: 100
 RATES = {QUICK: (0.0003, 0.004), RES56: (0.001, 0.0001)}
 """Learning rate to begin with, and decay; the decays are those that the nets were trained with."""
 IMAGES_IN_ALL, BATCH = 10_000, 100
-SCHEMES = ("one_shot", "iterative", "hybrid")
+IP2 = 'method_for: "ip2=svd" pin: "ip2=8"'
+FLAT = 'method_for: "ip1=svd" pin: "ip1=56"'
 
 
 def quick(method: str, budget: str, more: str) -> tuple[str, str]:
     """cifar10_quick at a budget for the whole net's multiply-adds."""
     share = {"half": 0.5, "quarter": 0.25}[budget]
-    layers = 'method_for: "ip1=svd" pin: "ip1=56" keep: "ip2"'
-    return QUICK, f'method: "{method}" ranks: "enc-model:macs={share}" {layers} {more}'
+    return QUICK, f'method: "{method}" ranks: "enc-model:macs={share}" {FLAT} {more}'
 
 
 def runs() -> dict[str, dict[str, tuple[str, str]]]:
@@ -67,18 +67,24 @@ def runs() -> dict[str, dict[str, tuple[str, str]]]:
     vbmf = 'method: "cp" ranks: "vbmf" layers: "conv*" scheme: iterative choose_ranks:'
     return {
         "schemes": {
-            f"{method}, {budget}, {scheme}": quick(method, budget, f"scheme: {scheme}")
+            f"{method}, {budget}, {scheme}": quick(method, budget, f'scheme: {scheme} keep: "ip2"')
             for method in ("cp", "tucker2")
             for budget in ("half", "quarter")
-            for scheme in SCHEMES
+            for scheme in ("one_shot", "iterative")
+        },
+        "hybrid": {  # it differs from iterative where several layers are fully connected
+            f"cp, half with ip2, {scheme}": quick("cp", "half", f"scheme: {scheme} {IP2}")
+            for scheme in ("one_shot", "iterative", "hybrid")
         },
         "calibrated": {
-            f"{method}, {budget}, calibrated": quick(method, budget, f"scheme: one_shot {FITTED}")
+            f"{method}, {budget}, calibrated": quick(
+                method, budget, f'scheme: one_shot keep: "ip2" {FITTED}'
+            )
             for method in ("cp", "tucker2")
             for budget in ("half", "quarter")
         },
         "start": {  # 000, section 3.4: either without the other
-            f"{method}, {scheme}": quick(method, "half", f"scheme: {scheme}")
+            f"{method}, {scheme}": quick(method, "half", f'scheme: {scheme} keep: "ip2"')
             for method, scheme in (
                 ("cp-tpm", "iterative"),
                 ("cp-tpm", "one_shot"),
@@ -86,7 +92,9 @@ def runs() -> dict[str, dict[str, tuple[str, str]]]:
             )
         },
         "freezing": {  # none: among the schemes
-            f"cp, half, {freeze}": quick("cp", "half", f"scheme: iterative freeze: {freeze}")
+            f"cp, half, {freeze}": quick(
+                "cp", "half", f'scheme: iterative keep: "ip2" freeze: {freeze}'
+            )
             for freeze in ("decomposed", "others")
         },
         "ranks": {f"vbmf {when}": (QUICK, f"{vbmf} {when}") for when in ("once", "each_step")},
