@@ -38,7 +38,8 @@ def test_worth_tells_what_a_small_error_of_a_layer_does():
         (index,) = (k for k, e in enumerate(shaped(1).layers) if e.layer.name == name)
         metric, kernel = metrics[name], np.asarray(blobs[index][0], np.float64)
         rows = kernel.reshape(len(kernel), -1)
-        change = 0.1 * least_components(rows, metric.covariances[0])
+        basis, _ = least_components(rows @ metric.covariances[0] @ rows.T)
+        change = 0.1 * basis @ (basis.T @ rows)
         other = (rows - change).reshape(kernel.shape)
         bias = [blobs[index][1] + metric.shift(kernel, other)] if len(blobs[index]) > 1 else []
         lost = disturbed(shaped, blobs, index, [other.astype(np.float32), *bias], images)
@@ -67,7 +68,9 @@ def test_the_least_components_are_the_last_principal_ones_of_the_outputs():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((500, 12)) * np.geomspace(1, 0.05, 12)
     rows = rng.standard_normal((6, 12))
-    change = least_components(rows, np.cov(x.T, bias=True))
+    basis, held = least_components(rows @ np.cov(x.T, bias=True) @ rows.T)
+    change = basis @ (basis.T @ rows)
+    assert np.allclose(held, np.var(x @ rows.T @ basis, axis=0))
     outputs_ = (x - x.mean(axis=0)) @ rows.T
     left, values, right = np.linalg.svd(outputs_, full_matrices=False)
     rank = np.linalg.matrix_rank(change, tol=1e-9)

@@ -103,7 +103,7 @@ def divergence(old: Sequence[dict], new: Sequence[dict], kept: Sequence[Watched]
 
 def _of_blob(old: Sequence[dict], new: Sequence[dict], one: Watched) -> float:
     pairs = [(np.asarray(a[one.blob], np.float64), b[one.blob]) for a, b in zip(old, new)]
-    if one.kind == "values" or any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
+    if not _has_classes(one, pairs[0][0]):
         return _relative(pairs)
     total, items = 0.0, 0
     for p, q in pairs:
@@ -122,29 +122,52 @@ def disturbance(old: Sequence[dict], new: Sequence[dict], kept: Sequence[Watched
     Of probabilities and scores the squared change of the scores around their mean, summed over the
     classes; of other values the mean squared change over the variance.
     """
+    sums = sum(moved(a, b, kept) for a, b in zip(old, new))
+    return float(np.mean(sums / spread(old, kept)))
+
+
+def moved(old: dict, new: dict, kept: Sequence[Watched]) -> np.ndarray:
+    """Of one batch, for each blob the sum that ``disturbance`` is made from."""
     found = []
     for one in kept:
-        pairs = [(np.asarray(a[one.blob], np.float64), b[one.blob]) for a, b in zip(old, new)]
-        if one.kind == "values" or any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
-            found.append(_relative(pairs))
-            continue
-        if one.kind == "probabilities":
-            pairs = [tuple(np.log(np.maximum(each, _LEAST)) for each in pair) for pair in pairs]
-        changes = [b - a for a, b in pairs]
-        moved = [change - change.mean(1, keepdims=True) for change in changes]
-        items = sum(change.size // change.shape[1] for change in changes)
-        found.append(float(sum(np.square(each).sum() for each in moved)) / items)
-    return float(np.mean(found))
+        a, b = (np.asarray(each[one.blob], np.float64) for each in (old, new))
+        if _has_classes(one, a):
+            if one.kind == "probabilities":
+                a, b = (np.log(np.maximum(each, _LEAST)) for each in (a, b))
+            change = b - a
+            change -= change.mean(1, keepdims=True)
+        else:
+            change = b - a
+        total = float(np.square(change).sum())
+        found.append(total if np.isfinite(total) else np.inf)
+    return np.array(found)
+
+
+def spread(old: Sequence[dict], kept: Sequence[Watched]) -> np.ndarray:
+    """For each blob what its ``moved`` is over: the items that have classes, or its variance."""
+    found = []
+    for one in kept:
+        blobs = [np.asarray(each[one.blob], np.float64) for each in old]
+        if _has_classes(one, blobs[0]):
+            found.append(sum(blob.size // blob.shape[1] for blob in blobs))
+        else:
+            found.append(_variance(blobs))
+    return np.array(found, np.float64)
+
+
+def _has_classes(one: Watched, blob: np.ndarray) -> bool:
+    return one.kind != "values" and blob.ndim > 1 and blob.shape[1] > 1
+
+
+def _variance(blobs: Sequence[np.ndarray]) -> float:
+    """The summed squared distances from the mean, never quite 0."""
+    mean = sum(blob.sum() for blob in blobs) / sum(blob.size for blob in blobs)
+    return max(float(sum(np.square(blob - mean).sum() for blob in blobs)), _LEAST)
 
 
 def _relative(pairs) -> float:
-    count = sum(a.size for a, _ in pairs)
-    mean = sum(a.sum() for a, _ in pairs) / count
-    whole = sum(np.square(a - mean).sum() for a, _ in pairs)
     lost = float(sum(np.square(a - b).sum() for a, b in pairs))
-    if not np.isfinite(lost):
-        return np.inf
-    return lost / max(float(whole), _LEAST)
+    return lost / _variance([a for a, _ in pairs]) if np.isfinite(lost) else np.inf
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

@@ -36,6 +36,13 @@ def patch_size(entry: LayerShapes) -> tuple[int, int]:
     return groups, bottom[axis] // groups * int(np.prod(window.kernel, dtype=int))
 
 
+def output_axis(entry: LayerShapes) -> int:
+    """The axis of a layer's top that its outputs lie along."""
+    if entry.layer.type == "InnerProduct":
+        return len(entry.tops[0]) - 1
+    return conv_window(entry.layer, entry.bottoms[0])[0]
+
+
 def patch_blocks(
     entry: LayerShapes,
     bottoms: Sequence[np.ndarray],
