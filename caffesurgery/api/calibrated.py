@@ -188,12 +188,12 @@ def calibrated(
     work = _Work(model, calibrator, progress)
     metrics = {}
     if calibrator.levers & {"ranks", "whitening"}:
-        told = stage_of(progress, "look at images")
+        told = work.stage("look at images")
         few = work.sample.first(_SEEN)
         moments = collect(work.old, work.blobs, few, None, calibrator.jobs, told)
         metrics = metrics_of(model.shapes, work.blobs, moments)
     if "ranks" in calibrator.levers:
-        told, few = stage_of(progress, "probe layers"), work.sample.first(_PROBED)
+        told, few = work.stage("probe layers"), work.sample.first(_PROBED)
         metrics = with_worth(work.old, work.blobs, few, metrics, calibrator.jobs, told)
     plain = applied(planned())
     work.judge("plain", plain, {})
@@ -212,6 +212,23 @@ def calibrated(
     return work.result()
 
 
+def _in_memory(model: Model):
+    """The blobs of a model as BLAS wants them.
+
+    Few of those in a file lie so, and whoever runs a net would make a copy of the others for
+    himself; the file itself then leaves memory again.
+    """
+    from .. import forward
+
+    weights = model.require_weights()
+    found = {
+        index: [np.require(blob, np.float32, "CA") for blob in blobs]
+        for index, blobs in forward.load(model.shapes, weights).items()
+    }
+    weights.release(0, weights.size)
+    return found
+
+
 def _replanned(plain: Result, plan: Plan, applied) -> Result:
     """What the calibrated plan makes; ``plain`` itself where the plans do not differ."""
     mine, others = (
@@ -224,8 +241,7 @@ class _Work:
     """The forms of a net on the way to the calibrated one, and the best of them so far."""
 
     def __init__(self, model: Model, calibrator: Calibrator, progress: Progress | None):
-        from .. import forward
-        from ..calibration import Shaped, outputs, watched
+        from ..calibration import Shaped, watched
         from ..net.shapes import infer
 
         self.model, self.calibrator, self.progress = model, calibrator, progress
@@ -233,15 +249,32 @@ class _Work:
         self.old: Shaped = Shaped(
             lambda images: infer(model.net, model.phase, model.inputs, images)
         )
-        self.blobs = forward.load(model.shapes, model.require_weights())
+        self.blobs = _in_memory(model)
         self.watched = watched(model.shapes)
-        self.reference = outputs(self.old, self.blobs, self.held, self.watched, calibrator.jobs)
+        self.reference = self._outputs("the original", self.old, self.blobs)
         self.stages: list[Stage] = []
         self.layers: dict = {}
         self.spilled = 0
         self.predicted: tuple[float, float] | None = None
         self.best: tuple[float, Result, dict] | None = None
         self._nets: dict[int, object] = {}
+
+    def stage(self, name: str):
+        """Begin a stage: what it is to be told of its progress."""
+        told = stage_of(self.progress, name)
+        if told:
+            told("", 0.0)
+        return told
+
+    def _outputs(self, form: str, shaped: Shaped, blobs) -> list[dict]:
+        """What a form of the net makes of the images that judge."""
+        from ..calibration import outputs
+
+        jobs, told, batches = self.calibrator.jobs, self.stage("judge"), len(self.held)
+        return outputs(
+            shaped, blobs, self.held, self.watched, jobs,
+            told and (lambda done: told(form, done / batches)),
+        )  # fmt: skip
 
     def net(self, result: Result):
         """The net that a result has made."""
@@ -251,18 +284,16 @@ class _Work:
         if id(result) not in self._nets:
             self._nets[id(result)] = smaller(
                 result.operated, model.net, model.shapes, self.blobs, model.require_weights(),
-                model.inputs, model.phase, result.plan.seed,
+                model.inputs, model.phase, result.plan.seed, self.calibrator.jobs,
             )  # fmt: skip
         return self._nets[id(result)]
 
     def judge(self, name: str, result: Result, blobs: dict, layers=()) -> list[dict]:
         """Measure one form of the net, and keep it where it is the best so far; its outputs."""
-        from ..calibration import divergence, outputs
+        from ..calibration import divergence
 
         net = self.net(result)
-        made = outputs(
-            net.shaped, {**net.blobs, **blobs}, self.held, self.watched, self.calibrator.jobs
-        )
+        made = self._outputs(name, net.shaped, {**net.blobs, **blobs})
         found = divergence(self.reference, made, self.watched)
         better = self.best is None or found < self.best[0]
         self.stages.append(Stage(name, found, better))
@@ -276,7 +307,8 @@ class _Work:
         from ..calibration import disturbance
         from ..surgery.fitting import whitened
 
-        blobs, predicted = whitened(self.net(result), metrics)
+        told = self.stage("whitening")
+        blobs, predicted = whitened(self.net(result), metrics, told)
         made = self.judge("whitening", result, blobs)
         if "ranks" in self.calibrator.levers:
             self.predicted = predicted, disturbance(self.reference, made, self.watched)
@@ -292,7 +324,7 @@ class _Work:
         found = fit(
             self.old, net.shaped, self.blobs, {**net.blobs, **blobs}, net.chains, self.sample,
             self.held, Levers(name == "refit", name == "statistics"), own.jobs, own.memory,
-            stage_of(self.progress, name),
+            self.stage(name),
         )  # fmt: skip
         self.spilled = max(self.spilled, found.spilled)
         self.judge(name, result, {**blobs, **found.blobs}, found.layers)

@@ -81,11 +81,13 @@ def solve_chain(
     factors: Sequence[np.ndarray],
     biases: tuple[np.ndarray, np.ndarray],
     ends: Ends,
+    jobs: int | None = 1,
 ) -> Solved:
     """The best of the factors as they are and of those of W*, with their biases.
 
     fit, held: sums over patches in the new net and outputs of the old layer; images: of ``fit``
     biases: the old layer's, and that of the chain as it came, each (T,), zeros without one
+    jobs: dense kernels that are solved for at a time
     """
     groups, outputs, size = fit.yz.shape
     scale = np.ones(groups * outputs) if ends.weights is None else ends.weights
@@ -107,7 +109,7 @@ def solve_chain(
         return tried(factors, fit.best_bias(made).reshape(-1) if ends.bias else biases[0])
 
     start = Line(rows(chain.kernel), biases[0].reshape(groups, outputs))
-    lines = [start, *solved_lines(fit, start, ends.free_mean)]
+    lines = [start, *solved_lines(fit, start, ends.free_mean, jobs)]
     dense = min(lines, key=lambda line: lost(line.matrix, line.bias))
     metric = Metric(_moments(fit, images), ends.free_mean, ends.weights)
     kernel = dense.matrix.reshape(chain.kernel.shape).astype(np.float32)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..forward.weights import Blobs
-from ..net.layers.window import conv_window
 from .chains import Chain, Ends, solve_chain
 from .moments import LARGEST
 from .onward import find_shortcut, has_statistics, output_weights
-from .patches import TYPES, Draw, patch_size
+from .patches import TYPES, Draw, output_axis, patch_size
 from .refit import Line, Pairs, pair_sums, refit
 from .sample import Sample, Shaped
 from .statistics import (
@@ -168,7 +167,7 @@ class _Fitter:
         weights = output_weights(walk.new, walk.new_blobs, last)
         ends = Ends(len(blobs[-1]) > 1, self._normalised(last), weights)
         images = walk.samples[0].images
-        found = solve_chain(chain, fitted, held, images, shaped, biases, ends)
+        found = solve_chain(chain, fitted, held, images, shaped, biases, ends, walk.jobs)
         if found.changed:
             for index, own, factor in zip(unit.new, blobs, found.factors):
                 rest = [found.bias] if len(own) > 1 else []
@@ -203,7 +202,7 @@ class _Fitter:
 
     def _correct(self, unit: Unit, last: int) -> None:
         walk, blobs = self.walk, self.walk.new_blobs[last]
-        axis = _axis(walk.new.layers[last])
+        axis = output_axis(walk.new.layers[last])
 
         def gather(step: Step) -> tuple:
             made = walk.compute(unit, "old", unit.old, step)
@@ -283,13 +282,6 @@ def _sharers(shapes) -> frozenset[int]:
             if owner != index:
                 found |= {index, owner}
     return frozenset(found)
-
-
-def _axis(entry) -> int:
-    """The axis of a linear layer's top that its outputs lie along."""
-    if entry.layer.type == "InnerProduct":
-        return len(entry.tops[0]) - 1
-    return conv_window(entry.layer, entry.bottoms[0])[0]
 
 
 def _spread(scale: np.ndarray, kernel: np.ndarray, layer) -> np.ndarray:

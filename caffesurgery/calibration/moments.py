@@ -1,6 +1,7 @@
 """Second moments of what layers see of images, streamed: memory does not grow with the images.
 
-Products of patches are made in float32, some thousands at a time, and added up in float64.
+Products of patches are made in float32, some thousands at a time, added up in float64, and kept in
+float32, as are those of all layers at once.
 """
 
 from __future__ import annotations
@@ -110,13 +111,15 @@ def collect(
 
 
 def _together(
-    shapes: NetShapes, wanted: Mapping[int, int], sums: Mapping[int, Sums], images: int
+    shapes: NetShapes, wanted: Mapping[int, int], sums: dict[int, Sums], images: int
 ) -> dict[str, Moments]:
-    """The moments of each layer, with those of the layers that share its kernel."""
+    """The moments of each layer, with those of the layers that share its kernel; uses up ``sums``,
+    which take twice the memory."""
     for index, owner in wanted.items():
         if owner != index:
             sums[owner].add(sums[index].gram, sums[index].total, sums[index].count)
-    found = {own: _moments(shapes.layers[own], sums[own], images) for own in set(wanted.values())}
+            del sums[index]
+    found = {own: _moments(shapes.layers[own], sums.pop(own), images) for own in list(sums)}
     return {shapes.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
 
 
@@ -126,7 +129,8 @@ def _moments(entry: LayerShapes, sums: Sums, images: int) -> Moments:
             f"{entry.layer.where()}: its inputs become NaN or infinite for these images; see "
             "whether they are prepared as the net takes them, and whether its weights are finite"
         )
-    return Moments(sums.total / sums.count, sums.gram / sums.count, sums.count, images)
+    gram = (sums.gram / sums.count).astype(np.float32)
+    return Moments(sums.total / sums.count, gram, sums.count, images)
 
 
 def _told(progress: Progress, sample: Sample) -> Callable[[int], None]:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, solve
+from scipy.linalg.lapack import dposv as posv
 
 from ..net.shapes import LayerShapes
+from .ordered import all_done
 from .patches import Draw, patch_blocks
 
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
@@ -86,31 +87,40 @@ def pair_sums(
     return tuple(found)
 
 
-def solved(pairs: Pairs, start: Line, ridge: float, free_mean: bool) -> Line | None:
-    """The least squares solution that is pulled towards ``start``; None where there is none.
+def solved_lines(pairs: Pairs, start: Line, free_mean: bool, jobs: int | None = 1) -> list[Line]:
+    """The least squares solution that is pulled towards ``start``, for each of ``RIDGES`` for which
+    there is one.
 
     free_mean: whether the mean of the outputs is the bias's affair, or that of a BatchNorm
+    jobs: solutions at a time, by default one for each processor
     """
-    zz, yz = pairs.zz / pairs.count, pairs.yz / pairs.count
+    squares, crosses = pairs.zz / pairs.count, pairs.yz / pairs.count
     if free_mean:
         z, y = pairs.z / pairs.count, pairs.y / pairs.count
-        zz, yz = zz - z[:, :, None] * z[:, None, :], yz - y[:, :, None] * z[:, None, :]
-    matrix = np.empty_like(start.matrix)
-    for g, (square, cross) in enumerate(zip(zz, yz)):
-        pull = ridge * max(float(np.trace(square)) / len(square), np.finfo(np.float32).tiny)
-        square = square + pull * np.eye(len(square))
-        try:
-            matrix[g] = solve(square, (cross + pull * start.matrix[g]).T, assume_a="pos").T
-        except (LinAlgError, ValueError):
+        for g, (square, cross) in enumerate(zip(squares, crosses)):
+            square -= np.outer(z[g], z[g])
+            cross -= np.outer(y[g], z[g])
+
+    def line(ridge: float) -> Line | None:
+        found = [_solved(*each, ridge) for each in zip(squares, crosses, start.matrix)]
+        if any(each is None for each in found):
             return None
-    bias = pairs.best_bias(matrix) if free_mean else start.bias
-    return Line(matrix, bias) if np.isfinite(matrix).all() else None
+        matrix = np.stack(found)
+        return Line(matrix, pairs.best_bias(matrix) if free_mean else start.bias)
+
+    return [found for found in all_done(line, RIDGES, jobs) if found is not None]
 
 
-def solved_lines(pairs: Pairs, start: Line, free_mean: bool) -> list[Line]:
-    """The solution for each of ``RIDGES`` for which there is one."""
-    found = [solved(pairs, start, ridge, free_mean) for ridge in RIDGES]
-    return [line for line in found if line is not None]
+def _solved(
+    square: np.ndarray, cross: np.ndarray, start: np.ndarray, ridge: float
+) -> np.ndarray | None:
+    """X (o, n) with X (square + pull) = cross + pull start; None where there is none."""
+    pull = ridge * max(float(np.trace(square)) / len(square), np.finfo(np.float32).tiny)
+    system = square.copy()
+    np.einsum("ii->i", system)[:] += pull
+    # symmetric, so that the transpose is the same: LAPACK works in place, and lets threads be
+    _, found, failed = posv(system.T, (cross + pull * start).T, overwrite_a=1, overwrite_b=1)
+    return None if failed or not np.isfinite(found).all() else found.T
 
 
 @dataclass(frozen=True, eq=False)

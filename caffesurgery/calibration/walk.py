@@ -78,7 +78,7 @@ class Walk:
     ):
         self.samples, self.old_blobs, self.new_blobs = samples, old_blobs, new_blobs
         self._nets = {"old": old, "new": new}
-        self._store, self._jobs = store, jobs
+        self._store, self.jobs = store, jobs
         first = samples[0].sizes[0]
         self.old, self.new = old(first), new(first)
         self.units = pair_units(self.old, self.new, chains)
@@ -186,7 +186,7 @@ class Walk:
                     total.extend(np.array(part, np.float64) for part in found)
 
         with blas_threads(1):
-            in_turn(one, len(order), self._jobs)
+            in_turn(one, len(order), self.jobs)
         return totals
 
     def __iter__(self) -> Iterator[Unit]:

@@ -39,6 +39,7 @@ def calibrated(
     decompose: Callable[[np.ndarray], Decomposition],
     aim: Aim = Aim(),  # noqa: B008  frozen
     wanted: np.ndarray | None = None,
+    threads: int = 1,
 ) -> Decomposition:
     """The best decomposition of ``kernel`` (T, S / group, D, E) under ``metric``.
 
@@ -49,13 +50,16 @@ def calibrated(
     wanted: the kernel whose outputs are wanted, where that is not ``kernel``: the inputs that the
     metric knows may come from layers that are decomposed already, and another kernel make of them
     what the original made of its own.  Then these outputs are what the error is of.
+    threads: what the large products may use
     """
     metric.check(kernel, group)
+    metric = metric.fresh()
     wanted = kernel if wanted is None else wanted
     plain = decompose(kernel)
-    judge = partial(_judged, kernel=kernel, wanted=wanted, parts=parts, metric=metric)
+    whole = metric.lost(wanted)
+    judge = partial(_judged, kernel=kernel, wanted=wanted, parts=parts, metric=metric, whole=whole)
     found = [judge(plain, plain.factors)]
-    if found[0].output_error < EXACT or not metric.lost(wanted) > 0:
+    if found[0].output_error < EXACT or not whole > 0:
         return found[0]
     white = decompose(metric.whiten(wanted, parts))
     factors = metric.unwhiten(white.factors, kernel.shape, parts)
@@ -64,7 +68,7 @@ def calibrated(
         found.append(judge(start, refitted(wanted, ends, parts, metric)))
     best = _best(found, aim)
     if len(seen_axes(parts)) > 1:  # else whitening was exact, and so is what it led to
-        ends = polished(wanted, best.factors, parts, metric, STEPS[aim.effort])
+        ends = polished(wanted, best.factors, parts, metric, STEPS[aim.effort], threads)
         best = _best([best, judge(best, ends)], aim)
     return best if best.factors is plain.factors else judge(best, evened(best.factors, parts))
 
@@ -123,11 +127,12 @@ def _judged(
     wanted: np.ndarray,
     parts: Sequence[Part],
     metric: Metric,
+    whole: float,
 ) -> Decomposition:
-    """What is to be said of factors that came from ``start``."""
+    """What is to be said of factors that came from ``start``; ``whole``: what losing all costs."""
     group, other = metric.group, compose(factors, parts, metric.group)
     told = {
-        "output_error": metric.distance(wanted, other),
+        "output_error": metric.distance(wanted, other, whole),
         "shift": metric.shift(wanted, other) if metric.centred else None,
     }
     if factors is start.factors:

@@ -10,7 +10,7 @@ approximated by a Kronecker product with one term for each part that sees any (`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,7 +35,7 @@ class Moments:
     included, one patch for each output pixel.
 
     mean: (g, n) float64, the mean patch
-    gram: (g, n, n) float64, the mean of x x^T, not centred
+    gram: (g, n, n) float64 or float32, the mean of x x^T, not centred
     count: patches; images: the images that they are from
     """
 
@@ -88,16 +88,24 @@ class Metric:
         """Groups of the layer."""
         return len(self.moments.mean)
 
-    @cached_property
-    def covariances(self) -> np.ndarray:
-        """(g, n, n) float64: C of each group, exactly as the images have it."""
-        mean, gram = self.moments.mean, self.moments.gram
-        return gram - mean[:, :, None] * mean[:, None, :] if self.centred else gram
+    def fresh(self) -> Metric:
+        """The same with nothing worked out, for one piece of work: the matrices that it works out
+        are several times as large as what it keeps."""
+        return replace(self)
 
     @cached_property
-    def regular(self) -> np.ndarray:
-        """(g, n, n): C shrunk towards a multiple of the identity, so that it can be inverted."""
-        return np.stack([shrunk(one, self.moments.samples) for one in self.covariances])
+    def covariances(self) -> Sequence[np.ndarray]:
+        """g times (n, n) float64: C of each group, exactly as the images have it."""
+        mean, gram = self.moments.mean, self.moments.gram
+        if not self.centred:
+            return np.asarray(gram, np.float64)
+        found = mean[:, :, None] * mean[:, None, :]
+        return np.subtract(gram, found, out=found)
+
+    @cached_property
+    def regular(self) -> Sequence[np.ndarray]:
+        """g times (n, n): C shrunk towards a multiple of the identity, to be inverted."""
+        return [shrunk(one, self.moments.samples) for one in self.covariances]
 
     @cached_property
     def scales(self) -> np.ndarray:
@@ -160,7 +168,9 @@ class Metric:
             each = marginal(self.covariances[g], sizes, axes)
             if found:
                 each = each / max(np.trace(each) / len(each), np.finfo(np.float64).tiny)
-            found.append(cholesky(shrunk(each, self.moments.samples), lower=True))
+            # of a symmetric matrix the transpose, which LAPACK can overwrite without a copy
+            each = shrunk(each, self.moments.samples).T
+            found.append(cholesky(each, lower=True, overwrite_a=True, check_finite=False))
         return found
 
     # -- errors under the exact covariance
@@ -172,12 +182,13 @@ class Metric:
             total += float(np.sum(matmul(block, covariance) * block))
         return max(total, 0.0)
 
-    def distance(self, kernel: np.ndarray, other: np.ndarray) -> float:
+    def distance(self, kernel: np.ndarray, other: np.ndarray, whole: float | None = None) -> float:
         """Relative output error: the root of the mean squared change of the outputs over theirs.
 
-        Exact on the images that the moments are of; 0 where the layer puts out nothing.
+        Exact on the images that the moments are of; 0 where the layer puts out nothing.  ``whole``
+        is ``lost(kernel)`` where that is known already.
         """
-        whole = self.lost(kernel)
+        whole = self.lost(kernel) if whole is None else whole
         change = np.asarray(kernel, np.float64) - other
         return float(np.sqrt(self.lost(change) / whole)) if whole > 0 else 0.0
 
@@ -211,12 +222,11 @@ def seen_axes(parts: Sequence[Part]) -> list[Axes]:
 
 def marginal(covariance: np.ndarray, sizes: Sequence[int], axes: Axes) -> np.ndarray:
     """The covariance (m, m) over some axes of patches of ``sizes``: its mean over all others."""
-    others = [axis for axis in range(3) if axis not in axes]
-    order = [*axes, *others]
-    cube = covariance.reshape(*sizes, *sizes).transpose(*order, *(3 + axis for axis in order))
+    one, other = "sde", "".join("SDE"[k] if k in axes else "sde"[k] for k in range(3))
+    kept = "".join(one[k] for k in axes) + "".join(other[k] for k in axes)
     m = int(np.prod([sizes[axis] for axis in axes]))
-    rest = len(covariance) // m
-    return np.einsum("iaja->ij", cube.reshape(m, rest, m, rest)) / rest
+    found = np.einsum(f"{one}{other}->{kept}", covariance.reshape(*sizes, *sizes))
+    return found.reshape(m, m) / (len(covariance) // m)
 
 
 def shrunk(covariance: np.ndarray, samples: float) -> np.ndarray:
@@ -230,7 +240,7 @@ def shrunk(covariance: np.ndarray, samples: float) -> np.ndarray:
     mu = float(np.trace(covariance)) / n
     if not mu > 0:
         return np.eye(n)
-    squares = float(np.sum(covariance * covariance)) / mu**2
+    squares = float(np.einsum("ij,ij->", covariance, covariance)) / mu**2
     wanted = (1 - 2 / n) * squares + n * n
     p = wanted / max((samples + 1 - 2 / n) * (squares - n), 1e-300)
     p = min(max(p, _FLOOR * squares**0.5), 1.0)

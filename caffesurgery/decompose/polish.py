@@ -6,7 +6,8 @@ In: factors that are good already; out: better ones, after so many steps of L-BF
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -18,6 +19,9 @@ STEPS = {"normal": 40, "high": 120}
 """Steps of L-BFGS by effort; 40 gain most of what hundreds do, and take about as long as the
 decomposition itself."""
 
+_LARGE = 2048  # numbers of a patch from which products with the covariance are made in float32
+_ROWS = 128  # of such a product are made at a time by each thread, however many there are
+
 
 def polished(
     kernel: np.ndarray,
@@ -25,42 +29,62 @@ def polished(
     parts: Sequence[Part],
     metric: Metric,
     steps: int = STEPS["normal"],
+    threads: int = 1,
 ) -> tuple[np.ndarray, ...]:
     """Factors, float32, whose chain makes of the inputs what is nearer to what ``kernel`` makes.
 
     kernel: (T, S / group, D, E); factors: of the parts' ``weight_shape``.  The covariance is the
-    regular one, the weights of the outputs count.
+    regular one, the weights of the outputs count.  The outcome does not depend on ``threads``.
     """
     scale = 1.0 if metric.weights is None else metric.scales[:, None, None, None]
     group, wanted = metric.group, np.asarray(kernel, np.float64) * scale
     start = [np.asarray(factor, np.float64) for factor in factors]
     start[-1] = start[-1] * scale
     inner = [part.group // group for part in parts]
-    pieces = [
-        _downhill(wanted_block, blocks, inner, covariance, steps)
-        for wanted_block, covariance, *blocks in zip(
-            np.split(wanted, group), metric.regular, *(np.split(each, group) for each in start)
-        )
-    ]
+    with ThreadPoolExecutor(threads) as pool:
+        pieces = [
+            _downhill(wanted_block, blocks, inner, _times(covariance, pool), steps)
+            for wanted_block, covariance, *blocks in zip(
+                np.split(wanted, group), metric.regular, *(np.split(each, group) for each in start)
+            )
+        ]
     found = [np.concatenate(each) for each in zip(*pieces)]
     found[-1] = found[-1] / scale
     return tuple(np.ascontiguousarray(factor, np.float32) for factor in found)
+
+
+def _times(covariance: np.ndarray, pool: ThreadPoolExecutor) -> Callable[[np.ndarray], np.ndarray]:
+    """rows -> rows C, float64.  For large patches, whose products take nearly all of the time, in
+    float32 and by NumPy, which lets threads work side by side."""
+    if len(covariance) <= _LARGE:
+        return lambda rows: matmul(rows, covariance)
+    single = covariance.astype(np.float32)
+
+    def times(rows: np.ndarray) -> np.ndarray:
+        rows = rows.astype(np.float32)
+        found = np.empty(rows.shape, np.float32)
+        pieces = [slice(start, start + _ROWS) for start in range(0, len(rows), _ROWS)]
+        list(pool.map(lambda piece: np.matmul(rows[piece], single, out=found[piece]), pieces))
+        return found.astype(np.float64)
+
+    return times
 
 
 def _downhill(
     wanted: np.ndarray,
     factors: Sequence[np.ndarray],
     groups: Sequence[int],
-    covariance: np.ndarray,
+    times: Callable[[np.ndarray], np.ndarray],
     steps: int,
 ) -> list[np.ndarray]:
-    """The factors of one group of the layer, float64; ``groups`` are those of each part in it."""
+    """The factors of one group of the layer, float64; ``groups`` are those of each part in it, and
+    ``times`` multiplies with the covariance."""
     from scipy.optimize import minimize
 
     shapes = [factor.shape for factor in factors]
     places = np.cumsum([0, *(factor.size for factor in factors)])
     rows = wanted.reshape(len(wanted), -1)
-    whole = float(np.sum(matmul(rows, covariance) * rows)) or 1.0
+    whole = float(np.sum(times(rows) * rows)) or 1.0
 
     def split(flat: np.ndarray) -> list[np.ndarray]:
         ends = zip(places, places[1:], shapes)
@@ -70,7 +94,7 @@ def _downhill(
         now = split(flat)
         made = _composed(now, groups)
         change = made[-1].reshape(rows.shape) - rows
-        slope = matmul(change, covariance)
+        slope = times(change)
         gradient = _gradients(now, made, groups, (2 / whole) * slope.reshape(wanted.shape))
         return float(np.sum(slope * change)) / whole, np.concatenate([g.ravel() for g in gradient])
 

@@ -23,6 +23,7 @@ class Task:
     aim: as far as the scheme has a use for it
     metric: what images say of the layer's inputs; None to go by the weights alone
     wanted: the kernel whose outputs are wanted, under a metric; None where that is ``kernel``
+    threads: what the large products under a metric may use
     """
 
     where: str
@@ -34,6 +35,7 @@ class Task:
     aim: Aim = Aim()
     metric: Metric | None = None
     wanted: np.ndarray | None = None
+    threads: int = 1
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> Decomposition:
         """The decomposition; DecomposeError that says where there is none."""
@@ -56,8 +58,9 @@ class Task:
                 return decompose(self.kernel)
             parts = scheme.parts(Geometry.of(self.kernel.shape, self.group), self.ranks)
             return calibrated(
-                self.kernel, self.group, parts, self.metric, decompose, aim, self.wanted
-            )
+                self.kernel, self.group, parts, self.metric, decompose, aim, self.wanted,
+                self.threads,
+            )  # fmt: skip
         except DecomposeError as error:
             raise DecomposeError(f"{self.where}: {error}") from error
 

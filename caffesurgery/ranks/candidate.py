@@ -46,9 +46,8 @@ class Candidate:
         outputs; ``kernel()`` itself where there is none.  Of the same shape."""
         if self.metric is None:
             return self.kernel()
-        return self.metric.whiten(
-            self.kernel(), self.scheme.parts(self.geometry, self.scaled(0, 1))
-        )
+        parts = self.scheme.parts(self.geometry, self.scaled(0, 1))
+        return self.metric.fresh().whiten(self.kernel(), parts)
 
     @functools.cached_property
     def before(self) -> Cost:

@@ -6,7 +6,7 @@ and the outcome again with the blobs that were found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from ..files.caffemodel import Caffemodel, NewLayer
 from ..forward.weights import Blobs
 from ..net.net import Net, parse_net
 from ..net.shapes import NetShapes, infer
+from ..workers import processors
 from .apply import Operated
 from .operate import Replaced
 
@@ -45,8 +46,10 @@ def smaller(
     inputs,
     phase: str,
     seed: int,
+    jobs: int | None = None,
 ) -> Smaller:
-    """The net that ``apply_plan`` has made of ``net`` (of ``shapes`` and ``blobs``)."""
+    """The net that ``apply_plan`` has made of ``net`` (of ``shapes`` and ``blobs``); ``jobs``: what
+    decomposing a layer anew may use, by default all processors."""
     path = net.doc.path or ""
     rewritten = parse_net(operated.texts[path], path)
     shaped = Shaped(lambda images: infer(rewritten, phase, inputs, images))
@@ -60,14 +63,22 @@ def smaller(
             found[index] = [np.asarray(blob, np.float32) for blob in made[name]]
         elif entry.params:
             found[index] = list(blobs[places[name]])
-    chains = {one.plan.name: _chain(one, operated, weights, seed) for one in operated.replaced}
+    threads = jobs or processors()
+    chains = {
+        one.plan.name: _chain(one, operated, weights, seed, threads) for one in operated.replaced
+    }
     return Smaller(made_shapes, shaped, found, chains)
 
 
-def _chain(one: Replaced, operated: Operated, weights: Caffemodel, seed: int) -> Chain:
+def _chain(
+    one: Replaced, operated: Operated, weights: Caffemodel, seed: int, threads: int
+) -> Chain:
     name, group = one.plan.name, one.geometry.group
     kernel = one.target.kernel(weights.blobs(name)[0].array(), one.geometry)
-    task = Task(f"layer '{name}'", one.plan.scheme, kernel, group, one.plan.ranks, seed, one.aim)
+    task = Task(
+        f"layer '{name}'", one.plan.scheme, kernel, group, one.plan.ranks, seed, one.aim,
+        threads=threads,
+    )  # fmt: skip
     names = tuple(layer.name for layer in operated.weights[name])
     return Chain(names, one.parts, group, kernel, partial(_decomposed, task))
 
@@ -93,22 +104,26 @@ def metrics_of(
 
 
 def whitened(
-    small: Smaller, metrics: Mapping[str, Metric]
+    small: Smaller,
+    metrics: Mapping[str, Metric],
+    progress: Callable[[str, float], None] | None = None,
 ) -> tuple[dict[int, list[np.ndarray]], float]:
     """Blobs of the chains whose layers have a metric, decomposed under it, by index; and what the
     net is then predicted to lose: the sum of their squared errors, each times what it is worth."""
     places = {e.layer.name: i for i, e in enumerate(small.shapes.layers)}
+    names = [name for name in small.chains if name in metrics]
     found: dict[int, list[np.ndarray]] = {}
     lost = 0.0
-    for name, chain in small.chains.items():
-        if name not in metrics:
-            continue
+    for done, name in enumerate(names, 1):
+        chain = small.chains[name]
         made = chain.decompose(metrics[name], chain.kernel)
         lost += metrics[name].worth * made.output_error**2
         for layer, factor in zip(chain.layers, made.factors):
             own = small.blobs[places[layer]]
             bias = [blob + made.shift for blob in own[1:]] if made.shift is not None else own[1:]
             found[places[layer]] = [np.reshape(factor, np.shape(own[0])), *bias]
+        if progress:
+            progress(name, done / len(names))
     return found, lost
 
 
