@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 
@@ -10,13 +11,24 @@ import pytest
 from calibrated import BLOCK, INPUT, LINEAR, images, net_of, sample
 
 from caffesurgery import forward
-from caffesurgery.calibration import Levers, collect, divergence, fit, outputs, sample_of, watched
+from caffesurgery.calibration import (
+    Levers,
+    collect,
+    divergence,
+    fit,
+    lazy_sample,
+    outputs,
+    sample_of,
+    watched,
+    with_worth,
+)
 from caffesurgery.calibration.chains import Chain
 from caffesurgery.calibration.ordered import in_turn
 from caffesurgery.calibration.statistics import moved_statistics
 from caffesurgery.calibration.store import Store
 from caffesurgery.calibration.walk import pair_units
 from caffesurgery.decompose import SCHEMES, Geometry
+from caffesurgery.decompose.metric import Metric
 from caffesurgery.decompose.task import Task
 from caffesurgery.errors import NetError
 
@@ -192,6 +204,26 @@ def test_a_fit_depends_on_neither_threads_nor_memory():
     assert one.layers == other.layers
     for index, arrays in one.blobs.items():
         assert all(np.array_equal(a, b) for a, b in zip(arrays, other.blobs[index]))
+
+
+def test_memory_does_not_grow_with_the_images():
+    old, blobs, new, others, chains = smaller("spatial", 0.4)
+
+    def most(count: int) -> int:
+        def load(places):
+            return {"data": images(len(places), int(places[0]))}
+
+        fitted, held = (lazy_sample(np.arange(count) + start, 4, load) for start in (0, 1000))
+        tracemalloc.start()
+        moments = collect(old, blobs, fitted, jobs=1)
+        with_worth(old, blobs, fitted, {n: Metric(each) for n, each in moments.items()}, 1)
+        fit(old, new, blobs, others, chains, fitted, held, jobs=1, memory=1 << 12)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    most(8)  # what is imported and remembered on the way
+    assert most(64) < 1.15 * most(16)
 
 
 def test_layers_that_share_weights_are_not_fitted_each_by_itself():

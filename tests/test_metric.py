@@ -293,6 +293,20 @@ def test_polishing_goes_downhill(name):
     assert lost[-1] < 0.9 * lost[0]
 
 
+def test_large_patches_are_polished_in_float32_and_alike_by_any_number_of_threads(monkeypatch):
+    geometry, scheme = GEOMETRIES["grouped"], SCHEMES["spatial"]
+    kernel, (_, moments) = kernel_of(geometry), seen(geometry)
+    parts = scheme.parts(geometry, half("spatial", geometry))
+    start = scheme.decompose(kernel, 2, half("spatial", geometry)).factors
+    exact = polished(kernel, start, parts, Metric(moments))
+    monkeypatch.setattr("caffesurgery.decompose.polish._LARGE", 4)
+    monkeypatch.setattr("caffesurgery.decompose.polish._ROWS", 3)
+    one, many = (polished(kernel, start, parts, Metric(moments), threads=t) for t in (1, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(one, many))
+    lost = [Metric(moments).distance(kernel, compose(each, parts, 2)) for each in (exact, one)]
+    assert lost[1] == pytest.approx(lost[0], rel=1e-3)
+
+
 def test_the_slope_that_polishing_goes_down_is_that_of_differences():
     geometry, scheme = GEOMETRIES["plain"], SCHEMES["tucker2-cp"]
     ranks = half("tucker2-cp", geometry)
