@@ -24,6 +24,7 @@ from caffesurgery.calibration import (
 )
 from caffesurgery.calibration.chains import Chain
 from caffesurgery.calibration.ordered import in_turn
+from caffesurgery.calibration.refit import pair_sums, pairs_of
 from caffesurgery.calibration.statistics import moved_statistics
 from caffesurgery.calibration.store import Store
 from caffesurgery.calibration.walk import pair_units
@@ -135,6 +136,20 @@ def test_moments_are_those_of_the_patches_by_definition():
         np.testing.assert_allclose(moments.mean, seen.mean(2), rtol=1e-5, atol=1e-6)
         gram = seen @ seen.transpose(0, 2, 1) / seen.shape[2]
         np.testing.assert_allclose(moments.gram, gram, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_by_rows_of_the_window_are_those_of_whole_windows(monkeypatch):
+    shaped, _ = net_of(LINEAR)
+    entry, given = shaped(7).layers[1], images(7)
+    made = np.random.default_rng(0).standard_normal(entry.tops[0]).astype(np.float32)
+
+    def found():
+        return vars(pairs_of(entry, list(pair_sums(entry, [given], [made]))))
+
+    by_rows = found()
+    monkeypatch.setattr("caffesurgery.calibration.patches._by_rows", lambda *given: False)
+    for name, each in found().items():
+        np.testing.assert_allclose(by_rows[name], each, rtol=1e-4, atol=1e-3, err_msg=name)
 
 
 def test_moments_do_not_depend_on_threads():

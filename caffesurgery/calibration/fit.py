@@ -17,7 +17,7 @@ from .chains import Chain, Ends, solve_chain
 from .moments import LARGEST
 from .onward import find_shortcut, has_statistics, output_weights
 from .patches import TYPES, Draw, output_axis, patch_size
-from .refit import Line, Pairs, pair_sums, refit
+from .refit import Line, pair_sums, pairs_of, refit
 from .sample import Sample, Shaped
 from .statistics import (
     affine_lost,
@@ -156,7 +156,8 @@ class _Fitter:
             draw = Draw((unit.old, *step), walk.samples[step[0]].images)
             return pair_sums(walk.entry("old", unit.old, step), seen, made, draw)
 
-        fitted, held = (Pairs(*sums) for sums in walk.each(gather))
+        seeing = walk.old.layers[unit.old]
+        fitted, held = (pairs_of(seeing, sums) for sums in walk.each(gather))
         chain = self.chains[walk.old.layers[unit.old].layer.name]
         blobs = [walk.new_blobs[index] for index in unit.new]
         biases = tuple(
@@ -185,7 +186,7 @@ class _Fitter:
                 walk.compute(unit, "new", index, step)
             return pair_sums(walk.entry("new", last, step), walk.bottoms("new", last, step), made)
 
-        fitted, held = (Pairs(*sums) for sums in walk.each(gather))
+        fitted, held = (pairs_of(walk.new.layers[last], sums) for sums in walk.each(gather))
         blobs = walk.new_blobs[last]
         groups, outputs, size = fitted.yz.shape
         bias = blobs[1] if len(blobs) > 1 else np.zeros(groups * outputs)

@@ -18,7 +18,7 @@ from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.shapes import LayerShapes, NetShapes
 from .ordered import Turns, in_turn
-from .patches import TYPES, patch_blocks, patch_size
+from .patches import TYPES, gram_of, patch_size, seen_blocks
 from .sample import Sample, Shaped
 
 LARGEST = 8192
@@ -28,24 +28,21 @@ Progress = Callable[[str, float], None]
 
 
 class Sums:
-    """Adds up the patches of one layer: ``gram`` (g, n, n), ``total`` (g, n) and their count."""
+    """Adds up what one layer sees: ``squares`` as ``gram_of`` takes them, ``total`` (g, n) and the
+    count of patches; float64."""
 
-    def __init__(self, groups: int, size: int):
-        self.gram = np.zeros((groups, size, size))
-        self.total = np.zeros((groups, size))
+    def __init__(self):
+        self.squares: np.ndarray | None = None
+        self.total: np.ndarray | float = 0.0
         self.count = 0
 
-    def add(self, gram: np.ndarray, total: np.ndarray, count: int) -> None:
-        """What ``products`` found."""
-        self.gram += gram
-        self.total += total
+    def add(self, squares: np.ndarray, total: np.ndarray, count: int) -> None:
+        """What was found in some images."""
+        if self.squares is None:
+            self.squares = np.zeros(squares.shape)
+        self.squares += squares
+        self.total = self.total + total
         self.count += count
-
-
-def products(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Of patches (g, n, m): the sum of x x^T (g, n, n) float32, of x (g, n) float64, and m."""
-    gram = np.matmul(patches, patches.transpose(0, 2, 1))
-    return gram, patches.sum(2, dtype=np.float64), patches.shape[2]
 
 
 def measured_layers(shapes: NetShapes, names: Sequence[str] | None = None) -> dict[int, int]:
@@ -82,7 +79,7 @@ def collect(
     """
     first = shaped(sample.sizes[0])
     wanted = measured_layers(first, names)
-    sums = {index: Sums(*patch_size(first.layers[index])) for index in wanted}
+    sums = {index: Sums() for index in wanted}
     own = local()
 
     def runner_of(images: int) -> Runner:
@@ -97,8 +94,8 @@ def collect(
         def watch(index: int, seconds: float) -> None:
             if index in wanted:
                 entry = runner.shapes.layers[index]
-                for patches, _ in patch_blocks(entry, runner.bottoms(index)):
-                    found = products(patches)
+                for seen in seen_blocks(entry, runner.bottoms(index)):
+                    found = seen.squares(), seen.total(), seen.width
                     with turns.take(number, index):
                         sums[index].add(*found)
 
@@ -115,22 +112,31 @@ def _together(
 ) -> dict[str, Moments]:
     """The moments of each layer, with those of the layers that share its kernel; uses up ``sums``,
     which take twice the memory."""
+    together: dict[int, list[int]] = {}
     for index, owner in wanted.items():
-        if owner != index:
-            sums[owner].add(sums[index].gram, sums[index].total, sums[index].count)
-            del sums[index]
-    found = {own: _moments(shapes.layers[own], sums.pop(own), images) for own in list(sums)}
+        together.setdefault(owner, []).append(index)
+    found = {
+        owner: _moments([(shapes.layers[index], sums.pop(index)) for index in indices], images)
+        for owner, indices in together.items()
+    }
     return {shapes.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
 
 
-def _moments(entry: LayerShapes, sums: Sums, images: int) -> Moments:
-    if not (np.isfinite(sums.total).all() and np.isfinite(sums.gram).all()):
-        raise NetError(
-            f"{entry.layer.where()}: its inputs become NaN or infinite for these images; see "
-            "whether they are prepared as the net takes them, and whether its weights are finite"
-        )
-    gram = (sums.gram / sums.count).astype(np.float32)
-    return Moments(sums.total / sums.count, gram, sums.count, images)
+def _moments(seen: Sequence[tuple[LayerShapes, Sums]], images: int) -> Moments:
+    """Of layers that share a kernel, mostly only one."""
+    for entry, sums in seen:
+        if not (np.isfinite(sums.total).all() and np.isfinite(sums.squares).all()):
+            raise NetError(
+                f"{entry.layer.where()}: its inputs become NaN or infinite for these images; see "
+                "whether they are prepared as the net takes them, and whether its weights are "
+                "finite"
+            )
+    count = sum(sums.count for _, sums in seen)
+    total = sum(sums.total for _, sums in seen)
+    grams = [gram_of(entry, sums.squares) for entry, sums in seen]
+    gram = grams[0] if len(grams) == 1 else sum(grams)
+    single = np.divide(gram, count, out=np.empty(gram.shape, np.float32), casting="same_kind")
+    return Moments(total / count, single, count, images)
 
 
 def _told(progress: Progress, sample: Sample) -> Callable[[int], None]:

@@ -17,7 +17,7 @@ from scipy.linalg.lapack import dposv as posv
 
 from ..net.shapes import LayerShapes
 from .ordered import all_done
-from .patches import Draw, patch_blocks
+from .patches import Draw, gram_of, seen_blocks
 
 RIDGES = (1e-5, 1e-3, 1e-2, 1e-1)
 """What pulls towards the factor as it was, over the mean variance of its inputs."""
@@ -70,21 +70,27 @@ def pair_sums(
     tops: Sequence[np.ndarray],
     draw: Draw | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """The fields of ``Pairs`` for the bottoms of a layer and the outputs it should have; products
-    are made in float32."""
+    """What ``pairs_of`` makes ``Pairs`` of when it is added up over all batches, for the bottoms of
+    a layer and the outputs it should have; products are made in float32."""
     found: list = []
-    for patches, made in patch_blocks(entry, bottoms, tops, draw):
-        turned = patches.transpose(0, 2, 1)
+    for seen in seen_blocks(entry, bottoms, tops, draw):
         part = (
-            np.matmul(patches, turned),
-            np.matmul(made, turned),
-            patches.sum(2, dtype=np.float64),
-            made.sum(2, dtype=np.float64),
-            np.square(made).sum(2, dtype=np.float64),
-            np.float64(patches.shape[2]),
+            seen.squares(),
+            seen.crosses(),
+            seen.total(),
+            seen.made.sum(2, dtype=np.float64),
+            np.square(seen.made).sum(2, dtype=np.float64),
+            np.float64(seen.width),
         )
         found = [a + b for a, b in zip(found, part)] if found else list(part)
     return tuple(found)
+
+
+def pairs_of(entry: LayerShapes, sums: list[np.ndarray]) -> Pairs:
+    """The pairs of added up ``pair_sums``, which are used up."""
+    squares, *rest = sums
+    sums.clear()
+    return Pairs(gram_of(entry, squares), *rest)
 
 
 def solved_lines(pairs: Pairs, start: Line, free_mean: bool, jobs: int | None = 1) -> list[Line]:
