@@ -1,15 +1,17 @@
 """Prints how well a profile predicts what `caffesurgery time` measures, net by net.
 
     python tools/bench_cost.py nets [alexnet googlenet vgg16] [--threads 2] [--profile P.json]
+    python tools/bench_cost.py onnx [alexnet googlenet vgg16] [--threads 2] [--profile P.json]
     python tools/bench_cost.py conv1 [--threads 2] [--profile P.json]
     python tools/bench_cost.py plans NET FOLDER [--error 0.5] [--profile P.json]
     python tools/bench_cost.py auto NET FOLDER [--threads 2]
 
-`nets` times each dense and compressed net at the papers' ranks beside its prediction, `conv1` the
-forms of AlexNet's first layer.  `plans` plans a net at equal error by every single method and by
-auto (this takes minutes), `auto` times what was planned.  Without --profile the machine is
-calibrated first.  Run it on a quiet machine, a part at a time.  Nets take turns, three times
-over, so that what disturbs one of them disturbs its neighbours too and not all of its turns.
+`nets` times each dense and compressed net at the papers' ranks beside its prediction, `onnx` the
+same nets in ONNX Runtime, with a profile of that, `conv1` the forms of AlexNet's first layer.
+`plans` plans a net at equal error by every single method and by auto (this takes minutes), `auto`
+times what was planned.  Without --profile the machine is calibrated first.  Run it on a quiet
+machine, a part at a time.  Nets take turns, three times over, so that what disturbs one of them
+disturbs its neighbours too and not all of its turns.
 "fastest" is the fastest whole run, "layers" the sum of the fastest times of each layer, which is
 the same where nothing disturbs; "x" is the prediction over the former.
 """
@@ -19,6 +21,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +41,12 @@ from caffesurgery.surgery.apply import outline  # noqa: E402
 from caffesurgery.timing import load_profile, predict  # noqa: E402
 from caffesurgery.timing.calibrate import measure_profile  # noqa: E402
 from caffesurgery.timing.fit import quality  # noqa: E402
+from caffesurgery.verify.calibrate import (  # noqa: E402
+    measure_onnxruntime,
+    opened,
+    seeded_model,
+    session_options,
+)
 
 METHODS = ("cp", "cp2", "cp4", "tucker2", "spatial", "svd", "auto")
 SECONDS, ROUNDS = 1.2, 3
@@ -93,14 +103,50 @@ def table(nets: dict, profile, threads: int) -> None:
         print(f"error of the totals against {label}: median {middle:.3f}, worst {max(those):.3f}")
 
 
-def bench_nets(options, profile) -> None:
-    """Every net of the papers, dense and compressed, as measured and as predicted."""
-    nets = {
+def nets_of(names) -> dict:
+    """Shapes of every net of the papers by its name, dense and compressed."""
+    return {
         f"{net} {form}": outlined(net, methods)
-        for net in options.names or NETS
+        for net in names or NETS
         for form, methods in NETS[net].items()
     }
-    table(nets, profile, options.threads)
+
+
+def bench_nets(options, profile) -> None:
+    """Every net of the papers as measured and as predicted."""
+    table(nets_of(options.names), profile, options.threads)
+
+
+def bench_onnx(options, profile) -> None:
+    """The same in ONNX Runtime, as whole nets."""
+    nets, sessions, found, errors = nets_of(options.names), {}, {}, []
+    with tempfile.TemporaryDirectory(prefix="caffesurgery-") as folder:
+        for name, shapes in nets.items():
+            path = seeded_model(shapes, Path(folder))
+            sessions[name] = opened(path, session_options(options.threads))
+    for _ in range(ROUNDS):
+        for name, (session, feeds) in sessions.items():
+            found.setdefault(name, []).extend(run_times(session, feeds))
+    print(f"{'net':20} threads   fastest    median predicted      x")
+    for name, times in found.items():
+        ours = sum(one.ms or 0.0 for one in predict(nets[name], profile))
+        errors.append(abs(ours / min(times) - 1))
+        print(
+            f"{name:20} {options.threads:7} {min(times):9.2f} {statistics.median(times):9.2f} "
+            f"{ours:9.2f} {ours / min(times):6.3f}"
+        )
+    print(f"error of the totals: median {statistics.median(errors):.3f}, worst {max(errors):.3f}")
+
+
+def run_times(session, feeds) -> list[float]:
+    """Milliseconds of the runs of a session that fit into one turn, of two at least."""
+    session.run(None, feeds)
+    times, began = [], time.perf_counter()
+    while len(times) < 2 or time.perf_counter() - began < SECONDS / ROUNDS:
+        start = time.perf_counter()
+        session.run(None, feeds)
+        times.append(1000 * (time.perf_counter() - start))
+    return times
 
 
 def bench_conv1(options, profile) -> None:
@@ -170,7 +216,10 @@ def bench_auto(options, profile) -> None:
 
 def main() -> None:
     """One part of the bench."""
-    parts = {"nets": bench_nets, "conv1": bench_conv1, "plans": make_plans, "auto": bench_auto}
+    parts = {
+        "nets": bench_nets, "onnx": bench_onnx, "conv1": bench_conv1, "plans": make_plans,
+        "auto": bench_auto,
+    }  # fmt: skip
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -183,7 +232,8 @@ def main() -> None:
     if options.profile:
         profile = load_profile(options.profile)
     else:
-        profile = measure_profile("here", options.threads)
+        measure = measure_onnxruntime if options.part == "onnx" else measure_profile
+        profile = measure("here", options.threads)
     print(f"profile {profile.name}: {profile.machine}, {profile.threads} thread(s), {profile.made}")
     parts[options.part](options, profile)
 

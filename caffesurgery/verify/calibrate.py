@@ -64,20 +64,11 @@ def measure_onnxruntime(
 
 def _timed(shapes: NetShapes, folder: Path, threads: int, runs: int) -> tuple[float, list[Sample]]:
     """Milliseconds of the kernels of a net, of each the fastest run, and its changes of layout."""
-    import onnxruntime
-
-    model = build(shapes.net, _weights(shapes, folder), batch=shapes.images).model
-    path = folder / "net.onnx"
-    with path.open("wb") as stream:
-        model.write(stream)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = threads
+    path = seeded_model(shapes, folder)
+    options = session_options(threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    feeds = {value.name: rng.random(value.shape, np.float32) for value in session.get_inputs()}
+    session, feeds = opened(path, options)
     for _ in range(runs + 1):
         session.run(None, feeds)
     log = Path(session.end_profiling())
@@ -107,6 +98,34 @@ def _fastest(events: list[dict]) -> tuple[float, list[Sample]]:
         if elements
     ]
     return sum(kernels.values()) / 1e3, layouts
+
+
+def seeded_model(shapes: NetShapes, folder: Path) -> Path:
+    """Writes a net with seeded weights to a folder as ``net.onnx``, for its number of images."""
+    path = folder / "net.onnx"
+    with path.open("wb") as stream:
+        build(shapes.net, _weights(shapes, folder), batch=shapes.images).model.write(stream)
+    return path
+
+
+def session_options(threads: int):
+    """ONNX Runtime's options for a measurement on so many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    return options
+
+
+def opened(path: Path, options):
+    """A session of a model, and random arrays for its inputs, by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    inputs = session.get_inputs()
+    return session, {value.name: rng.random(value.shape, np.float32) for value in inputs}
 
 
 def _weights(shapes: NetShapes, folder: Path):
