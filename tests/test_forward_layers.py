@@ -210,6 +210,24 @@ def test_a_kernel_beyond_the_padded_bottom_has_the_window_that_caffe_gives_it(tm
     assert relative(found, np.sum(x * weight[..., :5, :5]).reshape(found.shape)) < 1e-5
 
 
+@pytest.mark.parametrize("bias", ["true", "false"])
+@pytest.mark.parametrize("group", [4, 6, 12])
+def test_groups_a_few_at_a_time_are_as_all_at_once(group, bias, tmp_path, monkeypatch):
+    x, weight, term = random(2, 12, 9, 8), random(24, 12 // group, 3, 2), random(24)
+    text = input_layer(data=x.shape) + layer(
+        "Convolution", "data", "c",
+        f"convolution_param {{ num_output: 24 group: {group} kernel_h: 3 kernel_w: 2 pad: 1 "
+        f"stride: 2 bias_term: {bias} }}",
+    )  # fmt: skip
+    blobs = {"c": [weight, term][: 1 + (bias == "true")]}
+    runs = []
+    for groups in (5, 1, 12):
+        each = 4 * 12 // group * 6 * 25  # bytes of columns
+        monkeypatch.setattr(forward.convolution, "_NEAR", groups * each)
+        runs.append(compute(text, tmp_path, {"data": x}, blobs)["c"])
+    assert relative(runs[0], runs[2]) < 1e-6 and relative(runs[1], runs[2]) < 1e-6
+
+
 def test_im2col_gives_the_patches_as_channels(tmp_path):
     x = random(2, 3, 5, 4)
     text = input_layer(data=x.shape) + layer(
