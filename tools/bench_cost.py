@@ -11,7 +11,8 @@ same nets in ONNX Runtime, with a profile of that, `conv1` the forms of AlexNet'
 `plans` plans a net at equal error by every single method and by auto (this takes minutes), `auto`
 times what was planned.  Without --profile the machine is calibrated first.  Run it on a quiet
 machine, a part at a time.  Nets take turns, three times over, so that what disturbs one of them
-disturbs its neighbours too and not all of its turns.
+disturbs its neighbours too and not all of its turns; a turn in which other programs computed is
+taken again (on Linux, which tells).
 "fastest" is the fastest whole run, "layers" the sum of the fastest times of each layer, which is
 the same where nothing disturbs; "x" is the prediction over the former.
 """
@@ -19,6 +20,7 @@ the same where nothing disturbs; "x" is the prediction over the former.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -48,9 +50,12 @@ from caffesurgery.verify.calibrate import (  # noqa: E402
     session_options,
 )
 
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 METHODS = ("cp", "cp2", "cp4", "tucker2", "spatial", "svd", "auto")
 SECONDS, ROUNDS = 1.2, 3
 """About as long is each net timed, in so many turns."""
+OTHERS, AGAIN = 0.1, 3
+"""Share of one processor that others may take in a turn, and how often it is taken at most."""
 HEAD = f"{'net':20} threads   fastest    median    layers predicted      x   error   order"
 
 
@@ -71,12 +76,36 @@ def timed(shapes, threads: int, seconds: float = SECONDS) -> Timed:
     return Timed([layer.minimum for layer in found.layers], found.minimum, found.median)
 
 
+def undisturbed(turn):
+    """What a turn gives in which no other program computed; of the quietest where all did."""
+    results = []
+    for _ in range(AGAIN):
+        began, busy = time.perf_counter(), others_busy()
+        found = turn()
+        share = (others_busy() - busy) / (time.perf_counter() - began)
+        results.append((share, found))
+        if share <= OTHERS:
+            break
+    return min(results, key=lambda result: result[0])[1]
+
+
+def others_busy() -> float:
+    """Seconds of all processors that went to other programs so far; 0 where nothing tells."""
+    try:
+        user, nice, system, _, _, irq, soft, steal = map(
+            int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+        )
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + soft + steal) / TICKS - time.process_time()
+
+
 def in_turns(nets: dict, threads: int) -> dict:
     """The times of each of these nets, by name."""
     found: dict = {}
     for _ in range(ROUNDS):
         for name, shapes in nets.items():
-            new = timed(shapes, threads, SECONDS / ROUNDS)
+            new = undisturbed(lambda shapes=shapes: timed(shapes, threads, SECONDS / ROUNDS))
             if old := found.get(name):
                 new.layers = list(map(min, new.layers, old.layers))
                 new.fastest = min(new.fastest, old.fastest)
@@ -126,7 +155,8 @@ def bench_onnx(options, profile) -> None:
             sessions[name] = opened(path, session_options(options.threads))
     for _ in range(ROUNDS):
         for name, (session, feeds) in sessions.items():
-            found.setdefault(name, []).extend(run_times(session, feeds))
+            turn = undisturbed(lambda session=session, feeds=feeds: run_times(session, feeds))
+            found.setdefault(name, []).extend(turn)
     print(f"{'net':20} threads   fastest    median predicted      x")
     for name, times in found.items():
         ours = sum(one.ms or 0.0 for one in predict(nets[name], profile))
