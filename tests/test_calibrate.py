@@ -29,7 +29,7 @@ def test_the_command_fits_the_net_and_says_what_it_brought(pictures):
                    "--format", "json").json["calibration"]  # fmt: skip
     assert (told["images"], told["held_out"]) == (32, 8)
     names = [stage["name"] for stage in told["stages"]]
-    assert names[0] == "plain" and names[-2:] == ["refit", "statistics"]
+    assert names[0] == "plain" and names[-3:] == ["refit", "statistics", "polish"]
     assert told["kept"] == min(s["divergence"] for s in told["stages"]) < 0.8 * told["plain"]
     assert {layer["name"] for layer in told["layers"]} >= {"conv1", "conv2"}
     assert 'made_from { name: "images.npy"' in open("a/plan.prototxt").read()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..calibration import Sample, Shaped
     from ..surgery.plan import Plan
 
-LEVERS = ("ranks", "whitening", "refit", "statistics")
+LEVERS = ("ranks", "whitening", "refit", "statistics", "polish")
 """What calibration consists of, in the order in which it is done."""
 _FEWEST = 16
 _SEEN = 256
@@ -39,7 +39,7 @@ class Calibrator:
         data layer (see ``help evaluate``); labels are never looked at
     samples: how many of them are used at most, drawn with ``seed``; a fifth of them judges
     mean, scale, bgr, crop, transform, resize: as ``Evaluator`` takes them
-    levers: what is done of 'ranks', 'whitening', 'refit', 'statistics'; for comparisons
+    levers: what is done of 'ranks', 'whitening', 'refit', 'statistics', 'polish'; for comparisons
     memory: bytes of activations that are kept before they go to the disk
     """
 
@@ -209,6 +209,8 @@ def calibrated(
         work.fit("refit", start)
     if "statistics" in calibrator.levers:
         work.fit("statistics", None)
+    if "polish" in calibrator.levers:
+        work.polish()
     return work.result()
 
 
@@ -328,6 +330,20 @@ class _Work:
         )  # fmt: skip
         self.spilled = max(self.spilled, found.spilled)
         self.judge(name, result, {**blobs, **found.blobs}, found.layers)
+
+    def polish(self) -> None:
+        """All layers of the best form so far downhill together."""
+        from ..calibration import polished
+
+        _, result, blobs = self.best
+        net, own = self.net(result), self.calibrator
+        chains = {name: chain.layers for name, chain in net.chains.items()}
+        found = polished(
+            self.old, net.shaped, self.blobs, {**net.blobs, **blobs}, chains, self.sample,
+            self.watched, own.seed, own.jobs, own.memory, stage_of(self.progress, "polish"),
+        )  # fmt: skip
+        if found:
+            self.judge("polish", result, {**blobs, **found})
 
     def result(self) -> tuple[Result, Calibrated]:
         """The best form, and what was done on the way to it."""

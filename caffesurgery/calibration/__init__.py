@@ -2,6 +2,7 @@
 
     moments = calibration.collect(shaped, blobs, sample)       # of what every layer sees
     found = calibration.fit(old, new, blobs, new_blobs, chains, sample, held)
+    better = calibration.polished(old, new, blobs, new_blobs, layers, sample, watched)
 
 Nets come as shapes and blobs, images as a ``Sample`` of prepared batches, without labels; what was
 planned for a net is not known here.
@@ -10,6 +11,7 @@ planned for a net is not known here.
 from .fit import Calibration, Fitted, Levers, fit
 from .guard import disturbance, divergence, outputs, watched
 from .moments import collect
+from .polish import polished
 from .probe import with_worth
 from .sample import Sample, Shaped, lazy_sample, sample_of
 
@@ -25,6 +27,7 @@ __all__ = [
     "fit",
     "lazy_sample",
     "outputs",
+    "polished",
     "sample_of",
     "watched",
     "with_worth",

@@ -105,7 +105,7 @@ class _Fitter:
         self.walk, self.chains, self.levers = walk, chains, levers
         self.records: list[Fitted] = []
         self.changed: list[int] = []
-        self._shared = _sharers(walk.new)
+        self._shared = sharers(walk.new)
 
     def visit(self, unit: Unit) -> None:
         """One layer of the old net and what stands for it."""
@@ -275,7 +275,7 @@ class _Fitter:
         self.records.append(Fitted(name, what, before, after))
 
 
-def _sharers(shapes) -> frozenset[int]:
+def sharers(shapes) -> frozenset[int]:
     """Layers that share a parameter blob with another one: they cannot be fitted each by itself."""
     found = set()
     for index, entry in enumerate(shapes.layers):

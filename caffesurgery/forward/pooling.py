@@ -64,7 +64,7 @@ def _pool(job: Job, method: str, window: Window, top: np.ndarray) -> Compute:
     for x, y in zip(job.bottom, top):
         steps.append(_fold(x, rows, 1, window, 0, method))
         steps.append(_fold(rows, y, 2, window, 1, method))
-    share = _shares(job.bottom.shape[2:], window, top.shape[2:]) if method == "AVE" else None
+    share = shares(job.bottom.shape[2:], window, top.shape[2:]) if method == "AVE" else None
 
     def run():
         for step in steps:
@@ -112,7 +112,7 @@ def _folding(operation: Callable, target: np.ndarray, parts: list, start: np.flo
     return run
 
 
-def _shares(spatial, window: Window, sizes) -> np.ndarray:
+def shares(spatial, window: Window, sizes) -> np.ndarray:
     """One over the number of pixels of each window within the padded bottom (H, W)."""
     counts = []
     for size, kernel, stride, pad, out in zip(

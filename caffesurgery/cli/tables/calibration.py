@@ -12,6 +12,7 @@ _SAYS = {
     "whitening": "decomposed under what layers see",
     "refit": "chains solved for what they see in the smaller net",
     "statistics": "BatchNorm statistics, or scales and biases",
+    "polish": "all layers together downhill",
 }
 
 
