@@ -193,9 +193,10 @@ def ablation(problem: Problem, how, metric: str) -> None:
               f"{one.seconds:.0f} |", flush=True)  # fmt: skip
 
     row(how.plain, (), 0)
-    for levers in (("statistics",), ("whitening",), ("whitening", "statistics"), ("refit",),
-                   ("refit", "statistics")):  # fmt: skip
+    for levers in (("statistics",), ("whitening",), ("refit",), ("refit", "polish")):
         row(how.plain, levers, how.images)
+    for count in range(2, len(LEVERS)):
+        row(how.ranks, LEVERS[:count], how.images)
     for images in how.counts:
         row(how.ranks, LEVERS, images)
 
@@ -213,7 +214,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=["res56", "quick", "squeezenet", "ablation"])
     parser.add_argument("--data", type=Path, default=Path(shared, "data"))
     parser.add_argument("--macs", type=float, help="share of the MACs; by default the net's own")
-    parser.add_argument("--method", help="by default spatial, for squeezenet channel")
+    parser.add_argument("--method", help="by default cp3, for squeezenet spatial")
     parser.add_argument("--ranks", help="rank rule of the calibrated net")
     parser.add_argument("--plain", help="rank rule of the uncalibrated net")
     parser.add_argument("--images", type=int, default=1000, help="to calibrate with")
@@ -224,7 +225,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     squeeze = given.what == "squeezenet"
     given.macs = given.macs or (0.7 if squeeze else 0.5)
-    given.method = given.method or "spatial"
+    given.method = given.method or ("spatial" if squeeze else "cp3")
     given.plain = given.plain or f"enc-map:macs={given.macs:g}"
     given.ranks = given.ranks or f"enc-model:macs={given.macs:g}"
     return given
