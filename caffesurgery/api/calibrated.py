@@ -70,10 +70,10 @@ class Calibrator:
         self._transform, self._given = transform, images
         self.images = open_images(images, None, resize_of(resize, transform), "TRAIN")
         count = len(self.images.images)
-        if min(count, samples) < _FEWEST:
+        if (most := min(count, samples)) < _FEWEST:
             raise DataError(
-                f"{self.images.name}: {min(count, samples)} images to calibrate with; expected at "
-                f"least {_FEWEST}, better some hundred"
+                f"{self.images.name}: {most} image{'s' * (most != 1)} to calibrate with; expected "
+                f"at least {_FEWEST}, better some hundred"
             )
         order = np.random.default_rng([seed, count]).permutation(count)[:samples]
         held = max(_FEWEST // 4, round(_HELD * len(order)))

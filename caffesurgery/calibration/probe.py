@@ -27,6 +27,7 @@ ERROR = 0.05
 """The squared relative output error of a probe: so small that losses are still proportional."""
 
 _TAIL = 0.2  # components that go hold at most this share of the variance, where there are any such
+_LARGE = 1024  # outputs from which their components are found in float32
 _LEAST = 1e-6  # of the largest worth: what no image shows may still count for others
 
 
@@ -152,7 +153,9 @@ def probe_of(entry: LayerShapes, own: Sequence[np.ndarray], metric: Metric) -> P
 def least_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The least principal components (T, k) of outputs of this covariance (T, T), and what they
     hold (k,): as many as hold at most a fifth of the variance, and at least the last one."""
-    values, vectors = eigh(covariance)
+    if len(covariance) > _LARGE:  # a third of the time, and what float32 cannot tell holds nothing
+        covariance = covariance.astype(np.float32)
+    values, vectors = eigh(covariance, driver="evd", check_finite=False)
     values = np.maximum(values, 0.0)
     share = np.cumsum(values)
     count = int(np.searchsorted(share, _TAIL * share[-1], "right"))

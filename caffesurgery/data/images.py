@@ -154,8 +154,13 @@ def open_images(
         if resize:
             raise DataError(f"{source}: says itself how its images are resized; leave out --resize")
         found = layer_images(read_net(source), phase)
-    else:
+    elif is_numpy(source) or os.path.exists(source):
         return _from_arrays(source, labels, resize)
+    else:
+        raise DataError(
+            f"{source}: no such file or folder; expected images: a folder of them, a .npy or .npz, "
+            "an LMDB, or a prototxt with a data layer"
+        )
     if labels is not None:
         given = _arrays(labels, "labels")["labels"]
         found = replace(found, given=_check_labels(given, len(found.images)))

@@ -38,8 +38,8 @@ def layer_images(net: Net, phase: str = "TEST") -> Images:
         ]
         why = f" ({'; '.join(strange)})" if strange else ""
         raise DataError(
-            f"{path}: has no layer with data of its own in the {phase} phase{why}; give the images "
-            "(--images), or the train_val that has such a layer"
+            f"{path}: has no layer with data of its own in the {phase} phase{why}; give images "
+            "(to --images or --calibrate), or the train_val that has such a layer"
         )
     feeds = [open_feed(layer, "TEST") for layer in layers]
     image = _only_images(path, layers, feeds)

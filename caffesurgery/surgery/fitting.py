@@ -18,6 +18,7 @@ from ..calibration.sample import Shaped
 from ..decompose import compose, stability
 from ..decompose.metric import Metric, Moments
 from ..decompose.task import Task
+from ..decompose.truncated import squared_norm
 from ..files.caffemodel import Caffemodel, NewLayer
 from ..forward.weights import Blobs
 from ..net.net import Net, parse_net
@@ -158,9 +159,10 @@ def _judged(one: Replaced, weights, small: Smaller, named: Mapping) -> Replaced:
         np.reshape(layer.blobs[0], part.weight_shape)
         for layer, part in zip(weights[one.plan.name], chain.parts)
     ]
-    kernel = chain.kernel.astype(np.float64)
-    size = float(np.linalg.norm(kernel)) or 1.0
-    lost = float(np.linalg.norm(kernel - compose(factors, chain.parts, chain.group)))
+    change = compose(factors, chain.parts, chain.group)
+    change -= chain.kernel
+    size, lost = (squared_norm(each) ** 0.5 for each in (chain.kernel, change))
+    size = size or 1.0
     ratio = one.norm_ratio
     if ratio is not None:
         ratio = float(stability.component_norms(factors, chain.parts, chain.group).sum()) / size

@@ -28,10 +28,11 @@ def calibration_table(data: Mapping) -> Table:
         for stage in data["stages"]
     )
     origin = data["preprocessing"]
+    said = "the options say" if origin == "options" else f"{origin} says"
     notes = (
         f"divergence of {data['measure']} from the original's, 0 for equal outputs, on "
         f"{data['held_out']} images that nothing was fitted to; kept is what was the best so far",
-        f"images: prepared as {origin} says" if origin else "images: taken as they are",
+        f"images: prepared as {said}" if origin else "images: taken as they are",
     )
     if data["predicted_loss"] is not None:
         expected, met = (data[key] for key in ("predicted_loss", "measured_loss"))
