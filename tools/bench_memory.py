@@ -28,6 +28,7 @@ from bench_accuracy import squeezenet  # noqa: E402
 
 import caffesurgery  # noqa: E402
 from caffesurgery import zoo  # noqa: E402
+from caffesurgery.api.calibrated import LEVERS  # noqa: E402
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _EVERY = 0.02
@@ -94,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", default="enc-model:macs=0.5")
     parser.add_argument("--layers", default="*")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--levers", nargs="*", default=LEVERS, help="what is done, by default all")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--onnx", action="store_true", help="export and compare too")
     return parser.parse_args()
@@ -107,7 +109,9 @@ def main() -> None:
             zoo.write(how.net[0], f"{folder}/zoo")
             how.net = [f"{folder}/zoo/deploy.prototxt", f"{folder}/zoo/{how.net[0]}.caffemodel"]
         images = squeezenet(how.data).test[: how.images].copy()
-        calibrator = caffesurgery.Calibrator(images, seed=0, jobs=how.jobs, **prepare)
+        calibrator = caffesurgery.Calibrator(
+            images, seed=0, jobs=how.jobs, levers=how.levers, **prepare
+        )
         started = time.perf_counter()
         model = caffesurgery.load(*how.net)
         with Watch() as watch:

@@ -340,7 +340,7 @@ class _Work:
         chains = {name: chain.layers for name, chain in net.chains.items()}
         found = polished(
             self.old, net.shaped, self.blobs, {**net.blobs, **blobs}, chains, self.sample,
-            self.watched, own.seed, own.jobs, own.memory, stage_of(self.progress, "polish"),
+            self.watched, own.seed, own.jobs, own.memory, self.stage("polish"),
         )  # fmt: skip
         if found:
             self.judge("polish", result, {**blobs, **found})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from .checkpoints import checkpoints
 from .descent import Adam, Arrays, Way
 from .fit import sharers
 from .guard import Watched
+from .moments import LARGEST
 from .ordered import all_done
-from .patches import TYPES
+from .patches import TYPES, patch_size
 from .sample import Sample, Shaped
 from .store import Store
 from .walk import pair_units
@@ -34,6 +36,8 @@ _LEAST_ROUNDS = 2
 _PIECE = 16
 """Images that are gone through at a time; several pieces, side by side, make a step."""
 _PIECES = 3
+_HELD = 1 << 28
+"""Bytes of activations of a piece: of large nets pieces have fewer images, steps more pieces."""
 
 Progress = Callable[[str, float], None]
 
@@ -76,12 +80,14 @@ def polished(
         return {}
     with Store(memory) as store, blas_threads(1):
         made = _Originals(old, old_blobs, [port for port, _ in pairs], store)
-        made.fill(sample, _piece(new, sample), jobs)
+        size = _piece(new, sample)
+        made.fill(sample, size, jobs)
+        pieces = _PIECES * max(1, min(_PIECE, sample.sizes[0]) // size)
         checks = [
             _Check(*pair, weight) for pair, weight in zip(pairs, made.weights(len(pairs)))
             if weight > 0
         ]  # fmt: skip
-        descent = _Descent(new, new_blobs, learning, checks, made, rounds, seed)
+        descent = _Descent(new, new_blobs, learning, checks, made, rounds, pieces, seed)
         for done in descent.run(jobs):
             if progress:
                 progress(f"round {int(done * rounds) + 1} of {rounds}", done)
@@ -96,13 +102,15 @@ def _pairs(old: NetShapes, new: NetShapes, chains, watched) -> list[tuple[Port, 
 
 def _learning(shapes: NetShapes, chains: Mapping[str, Sequence[str]]) -> frozenset[int]:
     """The layers of the chains, and layers with a kernel and Scales that read what these change;
-    none of those that share a blob."""
+    none of those that share a blob, or whose patches are too large to be fitted to images."""
     members = {name for layers in chains.values() for name in layers}
     moved, found = set(), set()
     for index, entry in enumerate(shapes.layers):
         own = entry.layer.name in members
         if own or any(source in moved for source, _ in shapes.graph.sources[index]):
             moved.add(index)
+            if entry.layer.type in TYPES and patch_size(entry)[1] > LARGEST:
+                continue
             if own or entry.layer.type in (*TYPES, "Scale"):
                 found.add(index)
     return frozenset(found) - sharers(shapes)
@@ -110,11 +118,14 @@ def _learning(shapes: NetShapes, chains: Mapping[str, Sequence[str]]) -> frozens
 
 def _piece(shaped: Shaped, sample: Sample) -> int:
     """Images at a time: few, or as many as a batch where the net takes no other number."""
+    shapes = shaped(sample.sizes[0])
+    each = 4 * sum(prod(top) for entry in shapes.layers for top in entry.tops) / shapes.images
+    size = max(1, min(_PIECE, int(_HELD // each)))
     try:
-        shaped(_PIECE)
+        shaped(size)
     except NetError:
         return sample.sizes[0]
-    return _PIECE
+    return size
 
 
 class _Originals:
@@ -172,12 +183,15 @@ class _Originals:
 class _Descent:
     """The new net on its way downhill."""
 
-    def __init__(self, shaped: Shaped, blobs: Blobs, learning, checks, made, rounds: int, seed):
+    def __init__(
+        self, shaped: Shaped, blobs: Blobs, learning, checks, made, rounds: int, pieces: int, seed
+    ):
         self._shaped, self._checks, self._made = shaped, checks, made
         self._learning, self._rounds, self._seed = learning, rounds, seed
+        self._pieces = pieces
         self._blobs = {index: list(own) for index, own in blobs.items()}
         self._ways: dict[int, Way] = {}
-        self._steps = rounds * -(-len(made.sizes) // _PIECES)
+        self._steps = rounds * -(-len(made.sizes) // pieces)
         self._adam = Adam({index: self._blobs[index] for index in learning}, self._steps)
 
     def run(self, jobs: int | None):
@@ -185,9 +199,9 @@ class _Descent:
         random, done = np.random.default_rng([self._seed, len(self._made.sizes)]), 0
         for _ in range(self._rounds):
             order = random.permutation(len(self._made.sizes))
-            for start in range(0, len(order), _PIECES):
+            for start in range(0, len(order), self._pieces):
                 yield done / self._steps
-                some = order[start : start + _PIECES]
+                some = order[start : start + self._pieces]
                 images = sum(self._made.sizes[piece] for piece in some)
                 total: Arrays = {}
                 for found in all_done(self._slopes, [int(piece) for piece in some], jobs):
