@@ -54,6 +54,16 @@ def test_enc_model_by_error_is_the_least_sum_of_all_choices_within_the_budget():
     assert predicted(layers, ranks) == pytest.approx(sum(kept), rel=1e-3)
 
 
+def test_a_layer_of_which_images_say_nothing_counts_as_the_median_of_the_others():
+    *known, large = candidates("channel")
+    layers = [*known, replace(large, metric=None)]
+    (*_, with_others), (alone,) = (
+        lost([Ladder.of(each) for each in layers]),
+        lost([Ladder.of(layers[-1])]),
+    )
+    assert np.allclose(with_others, 1.5 * alone)
+
+
 def test_without_images_enc_model_goes_by_the_energies_of_the_weights_as_ever():
     layers = candidates("channel", with_images=False)
     found = parse_rule("enc-model:macs=0.5").allocate(layers)

@@ -47,8 +47,17 @@ def lost(ladders: Sequence[Ladder], context: RuleContext = ALONE) -> list[np.nda
         if ladder.ranks[-1] is None:
             values[-1] = 0.0
         values = np.minimum.accumulate(np.maximum(values, 0.0))
-        found.append(values * ladder.candidate.worth)
-    return found
+        found.append(values)
+    worth = _worths([ladder.candidate for ladder in ladders])
+    return [values * each for values, each in zip(found, worth)]
+
+
+def _worths(candidates: Sequence[Candidate]) -> list[float]:
+    """What the net loses for each unit of the squared relative error of each layer; of a layer that
+    is too large for images to say anything of it, the median of the others'."""
+    known = [each.worth for each in candidates if each.metric]
+    typical = float(np.median(known)) if known else 1.0
+    return [each.worth if each.metric else typical for each in candidates]
 
 
 def predicted(
@@ -61,8 +70,9 @@ def predicted(
     The sum over the layers, with the error of each decomposition itself.
     """
     cut = [(each, ranks[each.name]) for each in candidates if ranks.get(each.name) is not None]
+    worth = dict(zip((each.name for each in candidates), _worths(candidates)))
     found = zip(cut, fits(context, cut))
-    return float(sum(each.worth * (1 - one.fitness) ** 2 for (each, _), one in found))
+    return float(sum(worth[each.name] * (1 - one.fitness) ** 2 for (each, _), one in found))
 
 
 def _is_known(candidate: Candidate) -> bool:
