@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from .. import api
-from ..api.calibrated import LEVERS as _ALL
 from ..net.net import read_net
 from ..net.transform import read_transform
 from .flow import Flow, Images
 
 METRICS = ("top1", "top5", "loss")
-LEVERS = tuple(lever for lever in _ALL if lever != "ranks")
-"""What calibration may do to a cut: its ranks are the plan's."""
+LEVERS = ("whitening", "refit", "statistics")
+"""What calibration does to a cut: its ranks are the plan's, and the training polishes it."""
 
 
 def evaluate(flow: Flow, model: api.Model, progress: api.Progress | None = None) -> dict:
