@@ -55,6 +55,7 @@ class Watch:
 
     def __init__(self):
         self.phases: list[list] = []
+        self._now = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -72,17 +73,20 @@ class Watch:
         """The progress of a command."""
         if not self.phases or self.phases[-1][0] != stage:
             self._close()
-            self.phases.append([stage, time.perf_counter(), spent(), 0])
+            self.phases.append([stage, time.perf_counter(), spent(), 0, ""])
+        self._now = what
 
     def _close(self) -> None:
         if self.phases:
-            name, began, before, most = self.phases[-1]
+            name, began, before, most, what = self.phases[-1]
             print(f"{name:<16} {time.perf_counter() - began:8.1f} s {spent() - before:8.1f} s of "
-                  f"processor {most / 2**20:8.0f} MiB", flush=True)  # fmt: skip
+                  f"processor {most / 2**20:8.0f} MiB  {what}", flush=True)  # fmt: skip
 
     def _look(self) -> None:
         while not self._ended.wait(_EVERY):
-            self.phases[-1][3] = max(self.phases[-1][3], resident(os.getpid()))
+            phase, now = self.phases[-1], resident(os.getpid())
+            if now > phase[3]:
+                phase[3:] = now, self._now
 
 
 def arguments() -> argparse.Namespace:

@@ -56,7 +56,7 @@ class Calibrator:
         transform=None,
         resize: tuple[int, int] | None = None,
         levers=LEVERS,
-        memory: int = 1 << 30,
+        memory: int = 1 << 29,
         jobs: int | None = None,
     ):
         from ..data.images import open_images
@@ -262,7 +262,10 @@ class _Work:
         self._nets: dict[int, object] = {}
 
     def stage(self, name: str):
-        """Begin a stage: what it is to be told of its progress."""
+        """Begin a stage: what it is to be told of its progress.  What was read of the caffemodel
+        leaves memory."""
+        weights = self.model.require_weights()
+        weights.release(0, weights.size)
         told = stage_of(self.progress, name)
         if told:
             told("", 0.0)
