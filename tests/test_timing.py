@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import count
 
 import pytest
 from timings import (
@@ -32,6 +33,7 @@ from caffesurgery.timing import (
     parse_profile,
     predict,
     predicted_ms,
+    quiet,
     shipped,
     work,
     works_of,
@@ -344,3 +346,30 @@ def test_a_net_of_a_thousand_layers_is_predicted():
     many = predict(infer(shapes.net, batch=256), load_profile())
     assert len(one) == 1001 and all(layer.ms >= 0 for layer in one)
     assert many[5].ms == pytest.approx(256 * one[5].ms, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("busy", "kept", "taken"),
+    [
+        ([0, 0], 1, 1),
+        ([0, 9, 9, 9], 2, 2),
+        ([0, 9, 9, 14, 14, 21], 2, 3),
+        ([0, -1], 1, 1),
+    ],
+)
+def test_turns_that_others_disturb_are_taken_again(monkeypatch, busy, kept, taken):
+    """busy: seconds that others had before and after each turn of one second."""
+    clock, turns, others = count(), [], iter(busy)
+    monkeypatch.setattr(quiet.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(quiet, "_others", lambda: next(others))
+
+    def turn():
+        turns.append(len(turns) + 1)
+        return turns[-1]
+
+    assert quiet.undisturbed(turn) == kept and len(turns) == taken
+
+
+def test_where_nothing_tells_of_others_the_first_turn_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(quiet, "_STAT", tmp_path / "none")
+    assert quiet.undisturbed(iter("ab").__next__) == "a"

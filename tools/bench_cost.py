@@ -20,12 +20,12 @@ the same where nothing disturbs; "x" is the prediction over the former.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +43,7 @@ from caffesurgery.surgery.apply import outline  # noqa: E402
 from caffesurgery.timing import load_profile, predict  # noqa: E402
 from caffesurgery.timing.calibrate import measure_profile  # noqa: E402
 from caffesurgery.timing.fit import quality  # noqa: E402
+from caffesurgery.timing.quiet import undisturbed  # noqa: E402
 from caffesurgery.verify.calibrate import (  # noqa: E402
     measure_onnxruntime,
     opened,
@@ -50,12 +51,9 @@ from caffesurgery.verify.calibrate import (  # noqa: E402
     session_options,
 )
 
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 METHODS = ("cp", "cp2", "cp4", "tucker2", "spatial", "svd", "auto")
 SECONDS, ROUNDS = 1.2, 3
 """About as long is each net timed, in so many turns."""
-OTHERS, AGAIN = 0.1, 3
-"""Share of one processor that others may take in a turn, and how often it is taken at most."""
 HEAD = f"{'net':20} threads   fastest    median    layers predicted      x   error   order"
 
 
@@ -68,44 +66,25 @@ class Timed:
     median: float
 
 
-def timed(shapes, threads: int, seconds: float = SECONDS) -> Timed:
+def timed(runner: forward.Runner, seconds: float = SECONDS) -> Timed:
     """A net's times."""
-    runner = forward.Runner(shapes, forward.seeded(shapes), threads=threads)
     once = forward.measure(runner, 1).median
     found = forward.measure(runner, max(3, min(40, round(1000 * seconds / once))))
     return Timed([layer.minimum for layer in found.layers], found.minimum, found.median)
 
 
-def undisturbed(turn):
-    """What a turn gives in which no other program computed; of the quietest where all did."""
-    results = []
-    for _ in range(AGAIN):
-        began, busy = time.perf_counter(), others_busy()
-        found = turn()
-        share = (others_busy() - busy) / (time.perf_counter() - began)
-        results.append((share, found))
-        if share <= OTHERS:
-            break
-    return min(results, key=lambda result: result[0])[1]
-
-
-def others_busy() -> float:
-    """Seconds of all processors that went to other programs so far; 0 where nothing tells."""
-    try:
-        user, nice, system, _, _, irq, soft, steal = map(
-            int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-        )
-    except (OSError, ValueError):
-        return 0.0
-    return (user + nice + system + irq + soft + steal) / TICKS - time.process_time()
+def runner_of(shapes, threads: int) -> forward.Runner:
+    """A net with seeded weights, ready to run."""
+    return forward.Runner(shapes, forward.seeded(shapes), threads=threads)
 
 
 def in_turns(nets: dict, threads: int) -> dict:
     """The times of each of these nets, by name."""
     found: dict = {}
+    runners = {name: runner_of(shapes, threads) for name, shapes in nets.items()}
     for _ in range(ROUNDS):
-        for name, shapes in nets.items():
-            new = undisturbed(lambda shapes=shapes: timed(shapes, threads, SECONDS / ROUNDS))
+        for name, runner in runners.items():
+            new = undisturbed(partial(timed, runner, SECONDS / ROUNDS))
             if old := found.get(name):
                 new.layers = list(map(min, new.layers, old.layers))
                 new.fastest = min(new.fastest, old.fastest)
@@ -155,8 +134,7 @@ def bench_onnx(options, profile) -> None:
             sessions[name] = opened(path, session_options(options.threads))
     for _ in range(ROUNDS):
         for name, (session, feeds) in sessions.items():
-            turn = undisturbed(lambda session=session, feeds=feeds: run_times(session, feeds))
-            found.setdefault(name, []).extend(turn)
+            found.setdefault(name, []).extend(undisturbed(partial(run_times, session, feeds)))
     print(f"{'net':20} threads   fastest    median predicted      x")
     for name, times in found.items():
         ours = sum(one.ms or 0.0 for one in predict(nets[name], profile))
@@ -192,7 +170,7 @@ def bench_conv1(options, profile) -> None:
         if way:
             parts = scheme(f"cp{way}").parts(CONV1_GEOMETRY, (50,))
             shapes = infer(parse_net(chain_text(parts)))
-        real = sum(timed(shapes, options.threads).layers)
+        real = sum(in_turns({way: shapes}, options.threads)[way].layers)
         ours = sum(one.ms for one in predict(shapes, profile))
         name = f"{way}-way" if way else "dense"
         print(f"{name:8} {shapes.macs:12,} {real:9.2f} {ours:9.2f}", flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from .fit import Sample, fit_linear, fit_quality
 from .lower import works_of
 from .probes import probe_nets
 from .profile import Profile
+from .quiet import undisturbed
 
 RUNS, QUICK_RUNS = 24, 6
 """Runs of every probe net, of which the fastest time of each layer counts."""
@@ -54,7 +56,7 @@ def measured_samples(
             if progress:
                 progress("layers", (done + share) / (ROUNDS * len(nets)))
 
-        times = forward.measure(runner, runs, progress=tell)
+        times = undisturbed(partial(forward.measure, runner, runs, progress=tell))
         for index, time in enumerate(times.layers):
             fastest[number, index] = min(time.minimum, fastest.get((number, index), time.minimum))
     found: list[Sample] = []
