@@ -69,7 +69,7 @@ class Timed:
 def timed(runner: forward.Runner, seconds: float = SECONDS) -> Timed:
     """A net's times."""
     once = forward.measure(runner, 1).median
-    found = forward.measure(runner, max(3, min(40, round(1000 * seconds / once))))
+    found = forward.measure(runner, max(8, min(40, round(1000 * seconds / once))))
     return Timed([layer.minimum for layer in found.layers], found.minimum, found.median)
 
 
