@@ -137,3 +137,15 @@ def test_at_full_ranks_there_is_nothing_to_polish():
     layers = {name: chain.layers for name, chain in chains.items()}
     more = polished(old, new, blobs, others, layers, sample(20), watched(old(1)))
     assert apart(old, blobs, new, {**others, **more}, sample(9, 2)) < 1e-5
+
+
+def test_what_would_take_too_much_time_is_let_be(monkeypatch):
+    from caffesurgery.calibration import polish
+
+    old, blobs, new, others, chains = smaller("spatial", 0.4)
+    layers = {name: chain.layers for name, chain in chains.items()}
+    given = (old, new, blobs, others, layers, sample(8), watched(old(1)))
+    monkeypatch.setattr(polish, "ROUNDS", 3)
+    assert polished(*given)
+    monkeypatch.setattr(polish, "MOST_MACS", 100)
+    assert polished(*given) == {}
