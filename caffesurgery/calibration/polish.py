@@ -21,9 +21,8 @@ from .checkpoints import checkpoints
 from .descent import Adam, Arrays, Way
 from .fit import sharers
 from .guard import Watched
-from .moments import LARGEST
 from .ordered import all_done
-from .patches import TYPES, patch_size
+from .patches import TYPES
 from .sample import Sample, Shaped
 from .store import Store
 from .walk import pair_units
@@ -36,6 +35,8 @@ _LEAST_ROUNDS = 2
 _PIECE = 16
 """Images that are gone through at a time; several pieces, side by side, make a step."""
 _PIECES = 3
+_WIDEST = 1 << 22
+"""Numbers of the largest kernel that learns: fully connected layers of 4096 x 4096 stay."""
 _HELD = 1 << 28
 """Bytes of activations of a piece: of large nets pieces have fewer images, steps more pieces."""
 
@@ -102,14 +103,14 @@ def _pairs(old: NetShapes, new: NetShapes, chains, watched) -> list[tuple[Port, 
 
 def _learning(shapes: NetShapes, chains: Mapping[str, Sequence[str]]) -> frozenset[int]:
     """The layers of the chains, and layers with a kernel and Scales that read what these change;
-    none of those that share a blob, or whose patches are too large to be fitted to images."""
+    none of those that share a blob, or are wider than images can tell."""
     members = {name for layers in chains.values() for name in layers}
     moved, found = set(), set()
     for index, entry in enumerate(shapes.layers):
         own = entry.layer.name in members
         if own or any(source in moved for source, _ in shapes.graph.sources[index]):
             moved.add(index)
-            if entry.layer.type in TYPES and patch_size(entry)[1] > LARGEST:
+            if entry.layer.type in TYPES and prod(entry.params[0]) > _WIDEST:
                 continue
             if own or entry.layer.type in (*TYPES, "Scale"):
                 found.add(index)
