@@ -214,7 +214,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=["res56", "quick", "squeezenet", "ablation"])
     parser.add_argument("--data", type=Path, default=Path(shared, "data"))
     parser.add_argument("--macs", type=float, help="share of the MACs; by default the net's own")
-    parser.add_argument("--method", help="by default spatial, for quick cp3")
+    parser.add_argument("--method", help="by default cp3, for squeezenet spatial")
     parser.add_argument("--ranks", help="rank rule of the calibrated net")
     parser.add_argument("--plain", help="rank rule of the uncalibrated net")
     parser.add_argument("--images", type=int, default=1000, help="to calibrate with")
@@ -225,7 +225,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     squeeze = given.what == "squeezenet"
     given.macs = given.macs or (0.7 if squeeze else 0.5)
-    given.method = given.method or ("cp3" if given.what == "quick" else "spatial")
+    given.method = given.method or ("spatial" if squeeze else "cp3")
     given.plain = given.plain or f"enc-map:macs={given.macs:g}"
     given.ranks = given.ranks or f"enc-model:macs={given.macs:g}"
     return given
