@@ -27,7 +27,7 @@ _FEWEST = 16
 _SEEN = 256
 """Images that moments of the original's layers are from: every one of them gives many patches."""
 _PROBED = 64
-"""Images on which is measured what an error of each layer is worth: the net is run once a layer."""
+"""Images on which is measured what an error of each layer is worth, each disturbed alone."""
 _HELD = 0.2
 """Share of the images that nothing is fitted to."""
 

@@ -73,11 +73,11 @@ def _shapes(net: Net, phase: str, inputs: Mapping | None, batch: int | None):
 
     A database is only opened where the text does not say what is in it.
     """
-    from ..data.layer_images import layer_shapes
-
     try:
         return infer(net, phase, inputs, batch), inputs
     except NetError:
+        from ..data.layer_images import layer_shapes
+
         try:
             found = layer_shapes(net, phase)
         except DataError:  # not here: that its shape is not said is what stands in the way

@@ -20,7 +20,7 @@ def checkpoints(shapes: NetShapes, watched: tuple[Watched, ...]) -> tuple[Port, 
     """
     graph = shapes.graph
     ends = _ends(shapes, watched)
-    counting = _before(graph, ends)
+    counting = graph.leading_to(ends)
     live: dict[Port, int] = {}
     found = []
     for index in sorted(counting):
@@ -49,17 +49,6 @@ def _ends(shapes: NetShapes, watched: tuple[Watched, ...]) -> set[Port]:
     for index, top in last.values():
         softmax = shapes.layers[index].layer.type == "Softmax"
         found.add(shapes.graph.sources[index][0] if softmax else (index, top))
-    return found
-
-
-def _before(graph, ends: set[Port]) -> set[int]:
-    """The layers that the ends depend on."""
-    found, open_ = set(), [index for index, _ in ends]
-    while open_:
-        index = open_.pop()
-        if index not in found:
-            found.add(index)
-            open_ += [source for source, _ in graph.sources[index]]
     return found
 
 

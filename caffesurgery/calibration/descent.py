@@ -38,11 +38,7 @@ class Way:
     def __init__(self, shapes: NetShapes, learning: frozenset[int], ports: Sequence[Port]):
         self._shapes, self._learning = shapes, learning
         graph = shapes.graph
-        needed = {index for index, _ in ports}
-        for index in reversed(range(len(shapes.layers))):
-            if index in needed:
-                needed.update(source for source, _ in graph.sources[index])
-        self._forward = sorted(needed)
+        self._forward = sorted(graph.leading_to(ports))
         self._moving: set[int] = set()
         for index in self._forward:
             if index in learning or any(s in self._moving for s, _ in graph.sources[index]):

@@ -209,7 +209,7 @@ class _Descent:
                     for index, own in found.items():
                         sums = total.setdefault(index, [np.zeros(one.shape) for one in own])
                         for one, part in zip(sums, own):
-                            one += part / images  # noqa: PLW2901
+                            one += part / images
                 self._adam.step(self._blobs, total)
                 done += 1
 

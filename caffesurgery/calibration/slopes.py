@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 
 from ..cost.columns import columns_of, image_of
+from ..forward.convolution import is_direct
 from ..forward.pooling import shares
 from ..net.layers import lookup
 from ..net.layers.base import axis_of
@@ -108,7 +109,7 @@ def _convolution(back: Pass) -> Slopes:
 
 def _columns(images: np.ndarray, window: Window) -> np.ndarray:
     """What each place of a kernel meets of images (b, C, *spatial), one after the other."""
-    if _is_point(window):
+    if is_direct(window):
         return images
     sizes = conv_sizes(images.shape[2:], window)
     planes = images.reshape(-1, *images.shape[2:])
@@ -119,16 +120,12 @@ def _columns(images: np.ndarray, window: Window) -> np.ndarray:
 
 def _images(columns: np.ndarray, window: Window, images: np.ndarray) -> None:
     """The sums over columns, put into ``images`` (b, C, *spatial)."""
-    if _is_point(window):
+    if is_direct(window):
         np.copyto(images, columns.reshape(images.shape))
         return
     planes = images.reshape(-1, *images.shape[2:])
     flat = columns.reshape(len(planes) * prod(window.kernel), -1)
     image_of(flat, planes, window.kernel, window.pad, window.stride, window.dilation)()
-
-
-def _is_point(window: Window) -> bool:
-    return set(window.kernel) | set(window.stride) <= {1} and not any(window.pad)
 
 
 @derives("InnerProduct")

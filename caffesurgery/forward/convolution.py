@@ -29,7 +29,7 @@ def convolution(job: Job) -> Compute:
     kernel = job.blobs[0].reshape(group, job.top.shape[axis] // group, -1)
     pixels = _pixels(job.top, axis)
     bias = job.blobs[1].reshape(group, -1, 1) if len(job.blobs) > 1 else None
-    direct = _is_direct(window)
+    direct = is_direct(window)
     most = group if direct else _groups_at_a_time(kernel, pixels)
     columns = None if direct else job.scratch((most * kernel.shape[2], pixels))
     steps = []
@@ -64,7 +64,7 @@ def deconvolution(job: Job) -> Compute:
     kernel = job.blobs[0].reshape(group, job.bottom.shape[axis] // group, -1)
     rows, pixels = group * kernel.shape[2], _pixels(job.bottom, axis)
     bias = job.blobs[1].reshape(-1, 1) if len(job.blobs) > 1 else None
-    direct = _is_direct(window)
+    direct = is_direct(window)
     columns = None if direct else job.scratch((rows, pixels))
     steps = []
     for image, out in _images(job, axis):
@@ -100,7 +100,7 @@ def im2col_layer(job: Job) -> Compute:
     return run
 
 
-def _is_direct(window: Window) -> bool:
+def is_direct(window: Window) -> bool:
     """Whether the columns are the image itself (Caffe's is_1x1)."""
     return set(window.kernel) | set(window.stride) <= {1} and not any(window.pad)
 

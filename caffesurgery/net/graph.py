@@ -35,6 +35,16 @@ class Connections:
         """The (layer index, bottom index) of everything that reads this top, in order."""
         return self._readers.get((layer, top), [])
 
+    def leading_to(self, ports: Iterable[Port]) -> set[int]:
+        """The layers that some tops depend on, theirs included."""
+        found, open_ = set(), [index for index, _ in ports]
+        while open_:
+            index = open_.pop()
+            if index not in found:
+                found.add(index)
+                open_ += [source for source, _ in self.sources[index]]
+        return found
+
     def outputs(self) -> list[Port]:
         """The tops that nothing reads: the net's outputs, in the order of the file."""
         return [
