@@ -7,6 +7,8 @@ traceback and exits with ``exit_code``; a subclass only says which stage refused
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SurgeryError(Exception):
     """Base of all errors that caffesurgery raises on purpose."""
@@ -88,5 +90,10 @@ def suggest(word: str, known, most: int = 24) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}known: {some(names, most) or 'none'}"
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{hint}known: {', '.join(names[:most]) or 'none'}{rest}"
+    return ", ".join(names[:most]) + rest

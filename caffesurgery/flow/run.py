@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from .. import api
 from ..api.train import tick_text
-from ..errors import FlowError, TrainError
+from ..errors import FlowError, TrainError, some
 from ..report import encode_json, net_cost
 from ..surgery.plan import Plan, parse_plan
 from ..train import job as trainers
@@ -155,7 +155,7 @@ class _Run:
     def _announce(self, steps, now: Next) -> None:
         if self.progress:
             step = steps[now.index]
-            what = f"{step.kind} {some(step.layers)}".strip()
+            what = f"{step.kind} {some(step.layers, 4)}".strip()
             self.progress("step", what, now.index / len(steps))
 
     def _do(self, steps, now: Next, plan: Plan) -> Record:
@@ -240,7 +240,7 @@ class _Run:
         return tick
 
     def _failed(self, step: Step, ended: trainers.Outcome) -> str:
-        layers = f" of {some(step.layers)}" if step.layers else ""
+        layers = f" of {some(step.layers, 4)}" if step.layers else ""
         advice = again = ""
         if ended.ending == "diverged":
             advice = (
@@ -285,9 +285,3 @@ class _Run:
 def _cut_of(records) -> tuple:
     """The layers that were cut first among the records."""
     return next(record.layers for record in records if record.layers)
-
-
-def some(layers: Sequence[str], most: int = 4) -> str:
-    """The names of the first layers of a group, and how many more there are."""
-    more = f" and {len(layers) - most} more" if len(layers) > most else ""
-    return ", ".join(layers[:most]) + more

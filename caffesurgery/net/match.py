@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import WeightsError
+from ..errors import WeightsError, some
 from .layers.base import show
 from .shapes import NetShapes
 
@@ -92,17 +92,12 @@ def require_match(shapes: NetShapes, weights, net_path: str | None) -> Match:
     lines = [f"{weights.path} does not belong to {net_path or 'the net'}:"]
     lines += [f"  {sentence}" for _, sentence in _some(found.wrong)]
     if found.missing:
-        lines.append(f"  no weights for {_names(found.missing)}")
+        lines.append(f"  no weights for {some(found.missing)}")
     if found.unused:
-        lines.append(f"  weights that no layer takes: {_names(found.unused)}")
+        lines.append(f"  weights that no layer takes: {some(found.unused)}")
     lines.append("give the caffemodel that was trained with this prototxt")
     raise WeightsError("\n".join(lines))
 
 
 def _some(items: Sequence, most: int = 5) -> Iterable:
     return items[:most]
-
-
-def _names(names: Sequence[str], most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

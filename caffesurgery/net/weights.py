@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import WeightsError
+from ..errors import WeightsError, some
 from .match import match, stored_blobs
 from .shapes import NetShapes
 
@@ -38,7 +38,7 @@ def match_weights(shapes: NetShapes, kept: Iterable[int], weights) -> dict[int, 
         if entry.layer.name not in wrong and not all(owner in arrays for owner in entry.owners):
             missing.append(f"'{entry.layer.name}' ({entry.layer.type}, line {entry.layer.line})")
     if missing:
-        faults.append(f"no weights for {_some(missing)}")
+        faults.append(f"no weights for {some(missing)}")
     if faults:
         raise _misfit(shapes, weights, faults, found.unused)
     return {
@@ -60,14 +60,9 @@ def _misfit(shapes: NetShapes, weights, faults: list[str], unused: tuple) -> Wei
     if weights is None:
         return WeightsError(f"{net} has parameters but no weights are given: {faults[0]}")
     if unused:
-        faults.append(f"weights that no layer takes: {_some(unused)}")
+        faults.append(f"weights that no layer takes: {some(unused)}")
     return WeightsError(
         f"{weights.path} does not belong to {net}:\n  "
         + "\n  ".join(faults[:8])
         + "\ngive the caffemodel that was trained with this prototxt"
     )
-
-
-def _some(names, most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from ..errors import some
 from ..net.shapes import NetShapes
 from ..timing import LayerTime, Profile, works_of
 from .nets import macs, net_cost, per_image
@@ -82,8 +83,7 @@ def _notes(shapes: NetShapes, times: Sequence[LayerTime], profile: Profile) -> l
             )
             silent.setdefault(why, []).append(f"{entry.layer.name} ({entry.layer.type})")
     for why, names in silent.items():
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        found.append(f"not in the total, {why}: {', '.join(names[:5])}{more}")
+        found.append(f"not in the total, {why}: {some(names, 5)}")
     for kind, stand_in in dict.fromkeys(pair for time in times for pair in time.guessed):
         found.append(f"the profile has no '{kind}': counted at the speed of '{stand_in}'")
     fit = profile.fit.get("median_error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ...errors import some
 from .. import options
 from ..console import progress_bar, say, say_written, show
 from .group import cli
@@ -117,9 +118,7 @@ def _carry_out(path: str, folder: str | None, resume: bool, dry_run: bool, form:
 
 def _tell(step, record, steps: int) -> None:
     """One line on stderr for each step that is done."""
-    from ...flow.run import some
-
-    what = [f"step {record.index + 1} of {steps}: {step.kind}", some(step.layers)]
+    what = [f"step {record.index + 1} of {steps}: {step.kind}", some(step.layers, 4)]
     what += [f"{name} {value:.4f}" for name, value in record.metrics.items()]
     what += [f"{key} {value}" for key, value in record.training.items() if key == "iterations"]
     if record.decision != "go on":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...errors import some
 from ...report import MACS_NOTE
 from ...timing import KINDS
 from .table import Table, count
@@ -48,8 +49,7 @@ def _versus_table(data: Mapping) -> Table:
     old, new = data["totals"], data["vs"]["totals"]
     footer = [f"{net[key]:,}" for key in ("params", "macs") for net in (old, new)]
     only = data["vs"]["only_second"]
-    more = f" and {len(only) - 5} more" if len(only) > 5 else ""
-    notes = [f"only in {data['vs']['net']}: {', '.join(only[:5])}{more}"] if only else []
+    notes = [f"only in {data['vs']['net']}: {some(only, 5)}"] if only else []
     columns = ("params", "now", "MACs", "now", "ms", "now", "x")
     return Table(
         f"{_title(data)} and {data['vs']['net']}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ...errors import some
 from ...report import MACS_NOTE
 from .table import Table, count
 
@@ -16,7 +17,7 @@ def steps_table(data: Mapping) -> Table:
         (
             str(step["step"] + 1),
             _what(step),
-            _few(step["of"]),
+            some(step["of"], 6),
             _how(step),
             count(step["params"]),
             count(step["macs"]),
@@ -56,7 +57,7 @@ def _what(step: Mapping) -> str:
 
 def _how(step: Mapping) -> str:
     if step["cut"]:
-        return _few([f"{one['method']} {_ranks(one)}" for one in step["cut"]])
+        return some([f"{one['method']} {_ranks(one)}" for one in step["cut"]], 6)
     training = step["training"]
     if not training:
         return ""
@@ -66,12 +67,6 @@ def _how(step: Mapping) -> str:
             length = f"{training[name]:g} {name}"
     frozen = "" if training["freeze"] == "none" else f", frozen: {training['freeze']}"
     return f"{training['recipe'] or training['solver']}, {length}{frozen}"
-
-
-def _few(words: Sequence[str], most: int = 6) -> str:
-    """The first words, and how many more there are; reports in JSON have all."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def _ranks(one: Mapping) -> str:
@@ -89,8 +84,8 @@ def flow_table(data: Mapping) -> Table:
         last = steps[-1]
         rows.append(
             (
-                _few(last["of"]) or "whole net",
-                _few([f"{one['method']} {_ranks(one)}" for c in cuts[-1:] for one in c["cut"]]),
+                some(last["of"], 6) or "whole net",
+                some([f"{one['method']} {_ranks(one)}" for c in cuts[-1:] for one in c["cut"]], 6),
                 count(last["macs"]),
                 f"{whole / last['macs']:.2f}" if last["macs"] else "-",
                 _share(found.get("cut", {}).get(metric)),
