@@ -10,7 +10,7 @@
 same nets in ONNX Runtime, with a profile of that, `conv1` the forms of AlexNet's first layer.
 `plans` plans a net at equal error by every single method and by auto (this takes minutes), `auto`
 times what was planned.  Without --profile the machine is calibrated first.  Run it on a quiet
-machine, a part at a time.  Nets take turns, three times over, so that what disturbs one of them
+machine, a part at a time.  Nets take turns, five times over, so that what disturbs one of them
 disturbs its neighbours too and not all of its turns; a turn in which other programs computed is
 taken again (on Linux, which tells).
 "fastest" is the fastest whole run, "layers" the sum of the fastest times of each layer, which is
@@ -52,7 +52,7 @@ from caffesurgery.verify.calibrate import (  # noqa: E402
 )
 
 METHODS = ("cp", "cp2", "cp4", "tucker2", "spatial", "svd", "auto")
-SECONDS, ROUNDS = 1.2, 3
+SECONDS, ROUNDS = 5.0, 5
 """About as long is each net timed, in so many turns."""
 HEAD = f"{'net':20} threads   fastest    median    layers predicted      x   error   order"
 
@@ -69,7 +69,7 @@ class Timed:
 def timed(runner: forward.Runner, seconds: float = SECONDS) -> Timed:
     """A net's times."""
     once = forward.measure(runner, 1).median
-    found = forward.measure(runner, max(8, min(40, round(1000 * seconds / once))))
+    found = forward.measure(runner, max(8, min(100, round(1000 * seconds / once))))
     return Timed([layer.minimum for layer in found.layers], found.minimum, found.median)
 
 

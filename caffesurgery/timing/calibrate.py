@@ -17,14 +17,14 @@ import numpy as np
 from .. import __version__, forward
 from .fit import Sample, fit_linear, fit_quality
 from .lower import works_of
-from .probes import probe_nets
+from .probes import BEFORE, probe_nets
 from .profile import Profile
 from .quiet import undisturbed
 
-RUNS, QUICK_RUNS = 24, 6
+RUNS, QUICK_RUNS = 60, 10
 """Runs of every probe net, of which the fastest time of each layer counts."""
 
-ROUNDS = 3
+ROUNDS = 5
 """Turns in which the runs are done, so that what disturbs one turn of a net misses the others."""
 
 Progress = Callable[[str, float], None]
@@ -62,6 +62,8 @@ def measured_samples(
     found: list[Sample] = []
     for number, shapes in enumerate(nets):
         for index, entry in enumerate(shapes.layers):
+            if entry.layer.name.startswith(BEFORE):
+                continue
             works = works_of(entry, "caffesurgery")
             if len(works) > 1 or not index:  # of those that do nothing one tells enough
                 found.append(Sample(works, fastest[number, index], f"{number}:{entry.layer.name}"))

@@ -24,6 +24,10 @@ RUNTIMES = {
     "onnxruntime": "ONNX Runtime on a CPU: kernels for whole convolutions",
 }
 
+_ALIGNED = 4
+"""Where channels are no multiple of this, ONNX Runtime does as Caffe: columns (of 1x1 kernels the
+maps themselves, and then a pass of its own for the bias) and a product; else it has a kernel."""
+
 Lower = Callable[[LayerShapes, str], list[Work]]
 _LOWER: dict[str, Lower] = {}
 
@@ -88,8 +92,12 @@ def conv_works(
         if group > 1 and m == 1 and k == taps:
             kind = "ragged" if group % 8 else "depthwise"
             return [work(kind, images, n=pixels, k=taps, group=group)]
+        unaligned = group == 1 and channels > _ALIGNED and channels % _ALIGNED
+        if unaligned and columns:
+            return [product(m, pixels, k, images), work("im2col", images, elements=columns)]
         if taps == 1 and not columns and group == 1:
-            return [product(m, pixels, k, images)]
+            terms = [work("bias", images, elements=outputs * pixels)] * bool(unaligned and bias)
+            return [product(m, pixels, k, images), *terms]
         return [work("conv", images, m=m, n=pixels, k=k, group=group)]
     found = [product(m, pixels, k, images * group)]
     if columns:

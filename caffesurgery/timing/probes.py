@@ -26,6 +26,8 @@ _DENSE = (
     (64, 224, 50, 3, 1, 1, 1), (128, 112, 75, 3, 1, 1, 1), (96, 27, 154, 5, 1, 2, 2),
     (256, 56, 65, 3, 1, 1, 1), (512, 28, 92, 3, 1, 1, 1), (3, 224, 35, 7, 2, 3, 1),
     (1, 28, 20, 5, 1, 0, 1), (20, 12, 50, 5, 1, 0, 1), (105, 13, 112, 3, 1, 1, 1),
+    (18, 112, 34, 3, 1, 1, 1), (50, 56, 42, 3, 1, 1, 1), (139, 28, 130, 3, 1, 1, 1),
+    (163, 14, 163, 3, 1, 1, 1),
 )  # fmt: skip
 _POINTWISE = (
     (64, 56, 64, 1, 1, 0, 1), (256, 56, 64, 1, 1, 0, 1), (64, 56, 256, 1, 1, 0, 1),
@@ -82,14 +84,14 @@ def single_nets(quick: bool = False) -> Iterator[str]:
     """The same layers as the text of one net each, the layer last."""
     for layers, twice in _groups(quick):
         for layer in layers:
-            yield _text([layer], twice, silent=False)
+            yield _text([layer], twice, alone=True)
 
 
 def _groups(quick: bool) -> Iterator[tuple[list[tuple[Shape, str]], bool]]:
     """Layers that go into one net, as (shape for one item, text), and whether they read two."""
     step = 2 if quick else 1
     for group in (_DENSE, _POINTWISE, _DEPTHWISE):
-        yield [_convolution(row) for row in group[::step]], False
+        yield [_convolution(row, at % 2 == 1) for at, row in enumerate(group[::step])], False
     yield [_matrix(row) for row in _MATRICES[::step]], False
     yield [_pool(row) for row in _POOLS[::step]], False
     simple = [
@@ -102,24 +104,33 @@ def _groups(quick: bool) -> Iterator[tuple[list[tuple[Shape, str]], bool]]:
     yield [(shape, kind) for shape in _MAPS[1:5:step] for kind in _JOINING], True
 
 
+BEFORE = "before "
+"""How names of layers begin that only write what a probe reads."""
 _JOINING = ('type: "Concat"', 'type: "Eltwise"', 'type: "Eltwise" eltwise_param { operation: MAX }')
 
 
-def _text(layers: Sequence[tuple[Shape, str]], twice: bool, silent: bool = True) -> str:
-    """A net with an input for each layer, or two."""
+def _text(layers: Sequence[tuple[Shape, str]], twice: bool, alone: bool = False) -> str:
+    """A net with an input for each layer, or two.
+
+    Not ``alone``, a layer reads what the one before it has just written, and its top is read at
+    once, so that their memory is used again: as in a net of one chain, and in the same caches.
+    """
     text = ['name: "probe"']
     for index, (shape, words) in enumerate(layers):
         items, *rest = shape if len(shape) in (2, 4) else (1, *shape)
         dims = " ".join(f"dim: {dim}" for dim in (items, *rest))
-        bottoms = [f"x{index}", f"y{index}"][: 1 + twice]
-        for name in bottoms:
+        fed = ""
+        for name in [f"x{index}", f"y{index}"][: 1 + twice]:
             text.append(
                 f'layer {{ name: "{name}" type: "Input" top: "{name}" '
                 f"input_param {{ shape {{ {dims} }} }} }}"
             )
-        fed = " ".join(f'bottom: "{name}"' for name in bottoms)
+            if not alone:
+                text.append(f'layer {{ name: "{BEFORE}{name}" type: "AbsVal" bottom: "{name}" '
+                            f'top: "{BEFORE}{name}" }}')  # fmt: skip
+            fed += f'bottom: "{name if alone else BEFORE + name}" '
         text.append(f'layer {{ name: "l{index}" {fed} top: "t{index}" {words} }}')
-        if silent:  # once it is read its memory is used again, as in a net of one chain
+        if not alone:
             text.append(f'layer {{ name: "s{index}" type: "Silence" bottom: "t{index}" }}')
     return "\n".join(text)
 
@@ -128,12 +139,14 @@ def _pair(value) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _convolution(row) -> tuple[Shape, str]:
+def _convolution(row, bias: bool) -> tuple[Shape, str]:
+    """As many with as without a bias: else the two writes of a map could not be told apart."""
     channels, size, outputs, kernel, stride, pad, group = row
     axes = {"kernel": _pair(kernel), "stride": _pair(stride), "pad": _pair(pad)}
     window = " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in axes.items())
     return (channels, size, size), (
-        f'type: "Convolution" convolution_param {{ num_output: {outputs} group: {group} {window} }}'
+        f'type: "Convolution" convolution_param {{ num_output: {outputs} group: {group} {window} '
+        f"bias_term: {str(bias).lower()} }}"
     )
 
 
