@@ -35,6 +35,12 @@ setup(
             extra_compile_args=optimise + flags,
             optional=not flags,
         ),
+        Extension(
+            "caffesurgery._depthwise",
+            ["caffesurgery/forward/_depthwise.c"],
+            extra_compile_args=optimise + flags,
+            optional=not flags,
+        ),
     ],
     options={"build_ext": {"force": True}} if flags else {},
 )

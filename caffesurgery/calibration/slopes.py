@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 
 from ..cost.columns import columns_of, image_of
+from ..forward import depthwise
 from ..forward.convolution import is_direct
 from ..forward.pooling import shares
 from ..net.layers import lookup
@@ -82,6 +83,8 @@ def derivative_of(entry: LayerShapes) -> Derivative | None:
 
 @derives("Convolution")
 def _convolution(back: Pass) -> Slopes:
+    if depthwise.fits(back.entry):
+        return _depthwise(back)
     axis, window = conv_window(back.entry.layer, back.bottom.shape)
     items, channels = prod(back.bottom.shape[:axis]), back.bottom.shape[axis]
     group = lookup(back.entry.layer.type).groups(back.entry.layer, channels)
@@ -105,6 +108,15 @@ def _convolution(back: Pass) -> Slopes:
     found += [slope.sum((0, 3)).reshape(blob.shape) for blob in back.blobs[1:]]
     further = () if before is None else (before.reshape(back.bottom.shape),)
     return further, found if back.learns else ()
+
+
+def _depthwise(back: Pass) -> Slopes:
+    slope, found = np.ascontiguousarray(back.slope), []
+    if back.learns:
+        found = [depthwise.slopes_by_kernels(back.entry, back.blobs, back.bottom, slope)]
+        found += [slope.sum((0, 2, 3)).reshape(blob.shape) for blob in back.blobs[1:]]
+    before = [depthwise.slopes_by_images(back.entry, back.blobs, slope)] if back.further else []
+    return before, found
 
 
 def _columns(images: np.ndarray, window: Window) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..net.shapes import LayerShapes
+from . import depthwise
 from .kernel import Job, kernel_of
 from .runner import fed
 
@@ -32,6 +33,9 @@ def run_layer(
     if reuse and kernel.in_place and bottoms[0].shape == entry.tops[0]:
         tops[0] = bottoms[0]
     parameters = tuple(np.require(blob, np.float32, "CA") for blob in blobs)
+    if depthwise.fits(entry):
+        depthwise.make(entry, parameters, *bottoms, *tops)
+        return tops
     job = Job(entry.layer, tuple(bottoms), tuple(tops), parameters, _scratch)
     for name, top in fed(entry.layer, tops):
         np.copyto(top, inputs[name], "same_kind")
