@@ -32,6 +32,10 @@ setup(
         Extension(
             "caffesurgery._power",
             ["caffesurgery/decompose/_power.c"],
+            depends=[
+                f"caffesurgery/decompose/_power_{name}.h"
+                for name in ("blas", "helpers", "products", "search", "team")
+            ],
             extra_compile_args=optimise + flags,
             optional=not flags,
         ),

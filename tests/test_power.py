@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffesurgery.decompose import power, scheme
+from caffesurgery.workers.threads import scipy_threads
 
 COMPILED = power._power
 needs_c = pytest.mark.skipif(COMPILED is None, reason="the C extension was not built")
@@ -61,7 +63,7 @@ def test_values_at_the_edge_are_treated_alike(monkeypatch, ways, value):
 
     def work():
         rest = SEPARATE[ways](block)
-        return rest.component(starts), *rest.vectors(), rest.image
+        return rest.component(starts), *rest.vectors(), rest.image, rest.cube
 
     with np.errstate(all="ignore"):
         compiled, plain = both(monkeypatch, work)
@@ -101,7 +103,7 @@ def test_a_start_with_nan_is_taken_as_by_argmax(monkeypatch):
 def test_sizes_that_do_not_fit_are_refused(sizes, error):
     rest = power._Merged(np.ones((3, 4, 2, 2), np.float32))
     starts = np.ones((1, 4), np.float32)
-    arguments = (rest.cube, rest.work, starts, sizes, False, 2, 5, 1e-3, 1e-35)
+    arguments = (rest.cube, rest.work, starts, sizes, False, 2, 5, 1e-3, 1e-35, 1)
     if error is None:
         assert COMPILED.component(*arguments) > 0
     else:
@@ -123,10 +125,97 @@ def test_buffers_that_do_not_fit_are_refused():
     ]:  # fmt: skip
         given_ = [*good[:place], bad, *good[place + 1 :]]
         with pytest.raises((ValueError, TypeError, BufferError)):
-            COMPILED.component(*given_, (3, 4, 2, 2), False, 2, 5, 1e-3, 1e-35)
+            COMPILED.component(*given_, (3, 4, 2, 2), False, 2, 5, 1e-3, 1e-35, 1)
+    for count in (0, 4, 65):
+        with pytest.raises(ValueError, match=f"threads is {count}, it must be 1 to 64"):
+            COMPILED.component(*good, (3, 4, 2, 2), False, 2, 5, 1e-3, 1e-35, count)
     for counts in ((0, 5), (2, 0)):
         with pytest.raises(ValueError, match="at least 1"):
-            COMPILED.component(*good, (3, 4, 2, 2), False, *counts, 1e-3, 1e-35)
+            COMPILED.component(*good, (3, 4, 2, 2), False, *counts, 1e-3, 1e-35, 1)
+
+
+def found_by(monkeypatch, threads, block, ways):
+    """Components of a kernel by so many threads, as far as it has outputs."""
+    monkeypatch.setattr(power, "_WORTH", 1)
+    monkeypatch.setattr(power, "scipy_threads", lambda: threads)
+    return list(islice(power.components(block, ways), 8))
+
+
+SHAPES = [(9, 7, 3, 3), (2, 5, 2, 2), (1, 6, 3, 1), (8, 6, 1, 1), (4, 1, 3, 3), (37, 1200, 2, 1)]
+
+
+@needs_c
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ways", [3, 4])
+def test_several_threads_find_what_one_finds(monkeypatch, shape, ways):
+    block = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    alone = found_by(monkeypatch, 1, block, ways)
+    for threads in (2, 3):
+        found = found_by(monkeypatch, threads, block, ways)
+        again = found_by(monkeypatch, threads, block, ways)
+        assert len(found) == len(again) == len(alone)
+        for (weight, vectors), (same_weight, same_vectors) in zip(found, again):
+            assert weight == same_weight and all(map(np.array_equal, vectors, same_vectors))
+        for (weight, vectors), (expected, others) in zip(found, alone):
+            assert weight == pytest.approx(expected, rel=1e-5)
+            for vector, other in zip(vectors, others):
+                assert np.abs(vector - other).max() < 1e-4
+
+
+@needs_c
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e-42])
+def test_several_threads_end_at_the_edge_too(monkeypatch, value):
+    block = np.random.default_rng(1).standard_normal((5, 4, 3, 2)).astype(np.float32)
+    block = np.where(block > 0.5, np.float32(value), np.zeros_like(block) if value == 0 else block)
+    starts = np.random.default_rng(2).standard_normal((3, 6)).astype(np.float32)
+    weights = []
+    monkeypatch.setattr(power, "_WORTH", 1)
+    for threads in (1, 3):
+        monkeypatch.setattr(power, "scipy_threads", lambda threads=threads: threads)
+        weights.append(power._Separate(block).component(starts))
+    assert weights[1] == pytest.approx(weights[0], rel=1e-5, nan_ok=True)
+
+
+@needs_c
+def test_several_callers_have_teams_of_their_own(monkeypatch):
+    blocks = [np.random.default_rng(i).standard_normal((12, 10, 3, 3)) for i in range(4)]
+    alone = [found_by(monkeypatch, 3, block, 4) for block in blocks]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda block: list(islice(power.components(block, 4), 8)), 3 * blocks)
+        for one, other in zip(found, 3 * alone):
+            assert [weight for weight, _ in one] == [weight for weight, _ in other]
+            assert all(map(np.array_equal, one[-1][1], other[-1][1]))
+
+
+@needs_c
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_process_starts_helpers_of_its_own():
+    code = """
+import os
+from itertools import islice
+import numpy as np
+from caffesurgery.decompose import power
+power._WORTH, power.scipy_threads = 1, lambda: 2
+block = np.ones((8, 6, 3, 3), np.float32)
+find = lambda: next(power.components(block, 3))[0]
+first = find()
+child = os.fork()
+if child == 0:
+    os._exit(find() != first)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "0", done.stderr
+
+
+def test_threads_are_those_of_scipy(monkeypatch):
+    monkeypatch.setattr(power, "scipy_threads", lambda: 4)
+    count = power._threads(100, 1 << 20)
+    assert count == (1 if COMPILED is None else 4)
+    assert power._threads(100, 100) == power._threads(1, 1 << 20) == 1
+    assert scipy_threads() >= 1
 
 
 def test_layers_in_threads_are_as_one_by_one():

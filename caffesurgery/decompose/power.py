@@ -5,6 +5,11 @@ contiguous memory and the deflation is one ger in place; all of them through Sci
 On small kernels most of the time would go into calling BLAS from Python on some hundred bytes, so
 that a component is found by the C extension ``caffesurgery._power``, which makes the same calls;
 where it was not built, or with ``CAFFESURGERY_PURE=1`` in the environment, by what stands here.
+
+The extension takes as many threads as SciPy's BLAS is set to use, fewer for small kernels.  With
+one, results are those of Python to the bit.  Several share the outputs, each with loops of its own
+over what stays in its core's caches; results are then the same for the same number of threads, and
+those of one thread within rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from itertools import count
 
 import numpy as np
 from scipy.linalg import blas, eigh, lapack
+
+from ..workers.threads import scipy_threads
 
 try:
     if os.environ.get("CAFFESURGERY_PURE", "") not in ("", "0"):
@@ -33,6 +40,8 @@ _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
 _TINY = 1e-35  # norms whose inverse is not a float32
+_WORTH = 1 << 16  # numbers of the kernel for each thread, so that it is worth starting
+_MOST, _APART = 64, 16  # as in C: threads, and what their vectors' lengths are multiples of
 
 
 def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
@@ -51,11 +60,17 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
         if weight**2 <= _NOISE * total:
             return
         yield weight, rest.vectors()
-        rest.deflate(weight)
         # G = X X' of X - d c p': minus c h' + h c' with h = d X p - d^2 c / 2.
         shape = rest.shape.astype(np.float64)
         half = weight * rest.image - weight**2 / 2 * shape
         blas.dsyr2(-1.0, shape, half, a=small, overwrite_a=1)
+
+
+def _threads(outputs: int, size: int) -> int:
+    """Threads for a kernel with so many outputs, and so many numbers in all."""
+    if _power is None:
+        return 1
+    return max(1, min(outputs, size // _WORTH, _MOST, scipy_threads()))
 
 
 def _leading(small: np.ndarray) -> np.ndarray:
@@ -83,30 +98,38 @@ class _Merged:
         self.cube = np.array(block.transpose(2, 3, 0, 1), np.float32, order="C")
         self.by_pair = self.cube.reshape(K, T * S).T
         self.by_input = self.cube.reshape(K * T, S).T
-        # The C extension keeps the vectors of the best start in what comes last.
-        parts = np.cumsum([K * T, T * S, S, T, K, K, D, E, S + T + K + D + E])
-        self.work = np.zeros(parts[-1], np.float32)
+        self.threads = _threads(T, block.size)
+        # Each thread of the C extension has vectors of its own, from the inputs on; behind them it
+        # keeps those of the best start, and has two places for what it shows the others.
+        own = (S + 2 * K + D + E) + (S + T + K + D + E) + 2 * max(S, K)
+        own = (own + 2 * _APART - 1) // _APART * _APART
+        parts = np.cumsum([K * T, T * S, T, S, K, K, D, E])
+        self.work = np.zeros(parts[2] + self.threads * own, np.float32)
         (
-            self.pairs, self.plane, self.inputs, self.outputs, self.image, self.shape,
+            self.pairs, self.plane, self.outputs, self.inputs, self.image, self.shape,
             self.vertical, self.horizontal, _,
-        ) = np.split(self.work, parts[:-1])  # fmt: skip
+        ) = np.split(self.work, parts)  # fmt: skip
         self.seen, self.matrix = self.pairs.reshape(K, T).T, self.plane.reshape(T, S).T
 
     def component(self, starts: np.ndarray) -> float:
-        """Finds the vectors of a best rank-1 approximation by alternations; returns its norm d.
+        """Finds a best rank-1 approximation by alternations, and takes it off; returns its norm d.
 
-        starts: (n, K) spatial patterns to begin with.  ``image`` is then the residual contracted
-        with the unit vectors of inputs and outputs; its best approximation of its kind is d shape.
+        starts: (n, K) spatial patterns to begin with.  ``image`` is then what the residual was,
+        contracted with the unit vectors of inputs and outputs; its best approximation of its kind
+        is d shape.
         """
         gain = _LESS if self.by_pair.size <= _SMALL else _GAIN
         if _power is None:
-            return self._component(starts, gain)
+            weight = self._component(starts, gain)
+            self._deflate(weight)
+            return weight
+        limits = _POLISH, _SWEEPS, gain, _TINY
         return _power.component(
-            self.cube, self.work, starts, self.sizes, self.separate, _POLISH, _SWEEPS, gain, _TINY
+            self.cube, self.work, starts, self.sizes, self.separate, *limits, self.threads
         )
 
     def _component(self, starts: np.ndarray, gain: float) -> float:
-        """The same in Python."""
+        """Finds it in Python."""
         seen, inputs, outputs, image, shape = (
             self.seen, self.inputs, self.outputs, self.image, self.shape,
         )  # fmt: skip
@@ -128,8 +151,8 @@ class _Merged:
             self._pair()
         return weight
 
-    def deflate(self, weight: float) -> None:
-        """Takes the component off the residual."""
+    def _deflate(self, weight: float) -> None:
+        """Takes it off in Python."""
         self.plane.fill(0)
         blas.sger(1.0, self.inputs, self.outputs, 1, 1, self.matrix, 1, 1, 1)
         blas.sger(-weight, self.plane, self.shape, 1, 1, self.by_pair, 1, 1, 1)

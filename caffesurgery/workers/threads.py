@@ -65,3 +65,11 @@ def blas_functions(extension: str):
             setter.argtypes, setter.restype = [ctypes.c_int], None
             return getattr(library, get), setter
     return None
+
+
+def scipy_threads() -> int:
+    """Threads that SciPy's BLAS uses; 1 where it does not say."""
+    from scipy.linalg import cython_blas
+
+    found = blas_functions(cython_blas.__file__)
+    return found[0]() if found else 1
