@@ -9,7 +9,7 @@ from test_calibration import apart, smaller
 
 from caffesurgery.calibration import Levers, fit, polished, watched
 from caffesurgery.calibration.checkpoints import checkpoints
-from caffesurgery.calibration.descent import Adam, Way
+from caffesurgery.calibration.descent import RATE, Adam, Way
 
 MANY = (
     INPUT
@@ -93,9 +93,9 @@ def test_adam_moves_as_by_its_formulas():
     torch = pytest.importorskip("torch")
     start = np.array([3.0, -4.0], np.float32)
     blobs = {0: [start.copy()]}
-    adam = Adam(blobs, 40, rate=0.01)
+    adam = Adam(blobs, 40)
     value = torch.tensor(start, requires_grad=True)
-    rate = 0.01 * float(np.sqrt(12.5))
+    rate = 0.5 * RATE * float(np.sqrt(12.5))
     theirs = torch.optim.Adam([value], lr=rate)
     for step in range(40):
         slope = np.array([np.sin(step), 0.3], np.float32)
@@ -103,7 +103,7 @@ def test_adam_moves_as_by_its_formulas():
             group["lr"] = rate * min((step + 1) / 10, 0.5 * (1 + np.cos(np.pi * step / 40)))
         value.grad = torch.tensor(slope)
         theirs.step()
-        adam.step(blobs, {0: [slope]})
+        adam.step(blobs, {0: [slope]}, 0.5)
     assert np.allclose(blobs[0][0], value.detach().numpy(), rtol=1e-5)
 
 

@@ -91,19 +91,20 @@ class Way:
 class Adam:
     """Steps downhill for blobs by layer; ``steps``: how many there will be."""
 
-    def __init__(self, blobs: Mapping[int, Sequence[np.ndarray]], steps: int, rate: float = RATE):
+    def __init__(self, blobs: Mapping[int, Sequence[np.ndarray]], steps: int):
         self._steps, self._done = steps, 0
         self._moments = {
             index: [np.zeros((2, *np.shape(blob))) for blob in own] for index, own in blobs.items()
         }
         self._rates = {
-            index: [rate * max(float(np.sqrt(np.mean(np.square(blob)))), _LEAST) for blob in own]
+            index: [RATE * max(float(np.sqrt(np.mean(np.square(blob)))), _LEAST) for blob in own]
             for index, own in blobs.items()
         }
 
-    def step(self, blobs: Arrays, slopes: Arrays) -> None:
-        """Put other arrays into ``blobs``."""
-        share = min((self._done + 1) / _WARM, (1 + np.cos(np.pi * self._done / self._steps)) / 2)
+    def step(self, blobs: Arrays, slopes: Arrays, size: float = 1.0) -> None:
+        """Put other arrays into ``blobs``, by steps of ``size`` of what they may be at most."""
+        done = self._done / self._steps
+        share = size * min((self._done + 1) / _WARM, (1 + np.cos(np.pi * done)) / 2)
         self._done += 1
         first, second = (1 - decay**self._done for decay in _DECAYS)
         for index, own in slopes.items():

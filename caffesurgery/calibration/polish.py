@@ -37,6 +37,9 @@ _PIECE = 16
 _PIECES = 3
 _WIDEST = 1 << 22
 """Numbers of the largest kernel that learns: fully connected layers of 4096 x 4096 stay."""
+_FAR = 2.5e-3
+"""Squared relative error at the checkpoints from which on steps are as long as they may be: a net
+that is nearer than that is led away by such steps."""
 _HELD = 1 << 28
 """Bytes of activations of a piece: of large nets pieces have fewer images, steps more pieces."""
 
@@ -198,34 +201,37 @@ class _Descent:
     def run(self, jobs: int | None):
         """Go all steps; yields the share of them before each."""
         random, done = np.random.default_rng([self._seed, len(self._made.sizes)]), 0
+        size = 0.0
         for _ in range(self._rounds):
             order = random.permutation(len(self._made.sizes))
             for start in range(0, len(order), self._pieces):
                 yield done / self._steps
                 some = order[start : start + self._pieces]
                 images = sum(self._made.sizes[piece] for piece in some)
-                total: Arrays = {}
-                for found in all_done(self._slopes, [int(piece) for piece in some], jobs):
+                total, lost = {}, 0.0
+                for part_lost, found in all_done(self._slopes, [int(p) for p in some], jobs):
+                    lost += part_lost / images
                     for index, own in found.items():
                         sums = total.setdefault(index, [np.zeros(one.shape) for one in own])
                         for one, part in zip(sums, own):
                             one += part / images
-                self._adam.step(self._blobs, total)
+                size = size or min(1.0, lost / _FAR)
+                self._adam.step(self._blobs, total, size)
                 done += 1
 
-    def _slopes(self, piece: int) -> Arrays:
+    def _slopes(self, piece: int) -> tuple[float, Arrays]:
         size = self._made.sizes[piece]
         if size not in self._ways:
             ports = [check.new for check in self._checks]
             self._ways[size] = Way(self._shaped(size), self._learning, ports)
         way = self._ways[size]
         made = way.there(self._blobs, self._made.inputs(piece))
-        slopes = {
-            check.new: (made[check.new] - self._made.at(piece, check.old))
-            * np.float32(2 * check.weight)
-            for check in self._checks
-        }
-        return way.back(self._blobs, made, slopes)
+        lost, slopes = 0.0, {}
+        for check in self._checks:
+            off = made[check.new] - self._made.at(piece, check.old)
+            lost += check.weight * float(np.vdot(off, off))
+            slopes[check.new] = np.float32(2 * check.weight) * off
+        return lost, way.back(self._blobs, made, slopes)
 
     def found(self) -> Arrays:
         """The blobs of the layers that learned."""
