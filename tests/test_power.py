@@ -24,7 +24,8 @@ SEPARATE = {3: power._Merged, 4: power._Separate}
 
 
 def both(monkeypatch, work):
-    """What ``work`` gives with the C extension and without it."""
+    """What ``work`` gives with the C extension and without it, BLAS doing the work."""
+    monkeypatch.setattr(power, "scipy_threads", lambda: 1)
     found = []
     for module in (COMPILED, None):
         monkeypatch.setattr(power, "_power", module)
@@ -126,8 +127,8 @@ def test_buffers_that_do_not_fit_are_refused():
         given_ = [*good[:place], bad, *good[place + 1 :]]
         with pytest.raises((ValueError, TypeError, BufferError)):
             COMPILED.component(*given_, (3, 4, 2, 2), False, 2, 5, 1e-3, 1e-35, 1)
-    for count in (0, 4, 65):
-        with pytest.raises(ValueError, match=f"threads is {count}, it must be 1 to 64"):
+    for count in (-1, 4, 65):
+        with pytest.raises(ValueError, match=f"threads is {count}, it must be 0 to 64"):
             COMPILED.component(*good, (3, 4, 2, 2), False, 2, 5, 1e-3, 1e-35, count)
     for counts in ((0, 5), (2, 0)):
         with pytest.raises(ValueError, match="at least 1"):
@@ -160,6 +161,22 @@ def test_several_threads_find_what_one_finds(monkeypatch, shape, ways):
             assert weight == pytest.approx(expected, rel=1e-5)
             for vector, other in zip(vectors, others):
                 assert np.abs(vector - other).max() < 1e-4
+
+
+@needs_c
+@pytest.mark.parametrize("shape", [(5, 4, 3, 2), (40, 90, 2, 2), (3, 1, 1, 1)])
+def test_the_gram_matrix_is_that_of_one_thread(monkeypatch, shape):
+    block = np.random.default_rng(6).standard_normal(shape).astype(np.float32)
+    monkeypatch.setattr(power, "_WORTH", 1)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(power, "scipy_threads", lambda threads=threads: threads)
+        found.append(np.triu(power._Merged(block).gram()))
+    assert np.abs(found[1] - found[0]).max() < 1e-6 * found[0].max()
+    rest = power._Merged(block)
+    for out in (np.zeros(3, np.float32), np.zeros((9, 9), np.float32)):
+        with pytest.raises(ValueError, match="fit the sizes"):
+            COMPILED.gram(rest.cube, rest.work, out, rest.sizes, rest.threads)
 
 
 @needs_c
@@ -210,11 +227,15 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout.strip() == "0", done.stderr
 
 
+@needs_c
 def test_threads_are_those_of_scipy(monkeypatch):
-    monkeypatch.setattr(power, "scipy_threads", lambda: 4)
-    count = power._threads(100, 1 << 20)
-    assert count == (1 if COMPILED is None else 4)
-    assert power._threads(100, 100) == power._threads(1, 1 << 20) == 1
+    for threads, small, large in ((1, 0, 0), (4, 1, 4)):
+        monkeypatch.setattr(power, "scipy_threads", lambda threads=threads: threads)
+        assert power._threads(100, 100) == small
+        assert power._threads(100, 1 << 30) == large
+    assert power._threads(2, 1 << 30) == 2
+    monkeypatch.setattr(power, "_power", None)
+    assert power._threads(100, 1 << 30) == 0
     assert scipy_threads() >= 1
 
 

@@ -1,9 +1,9 @@
-/* One component of the tensor power method, without the GIL, in one thread or several.
+/* One component of the tensor power method, without the GIL, by BLAS or by a team of threads.
  *
- * In one thread it makes the calls of BLAS that power.py's _Merged and _Separate make, on the same
- * buffers in the same order, so that the results are equal to the bit.  On kernels of some hundred
- * kilobytes a product takes no longer than calling it from Python does.  Several threads share the
- * outputs, and make the products themselves.
+ * By BLAS it makes the calls that power.py's _Merged and _Separate make, on the same buffers in the
+ * same order, so that the results are equal to the bit.  On kernels of some hundred kilobytes a
+ * product takes no longer than calling it from Python does.  A team, of one thread or several,
+ * makes the products itself; its threads share the outputs.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -56,13 +56,14 @@ lay_out(const struct search *whole, struct team *team, int rank, float *memory)
     s->room = s->S > s->K ? s->S : s->K;
 }
 
-/* Finds a component and takes it off, in so many threads, or as many as can be had. */
+/* Does what the team is for in so many threads, or as many as can be had. */
 static void
 work_together(struct search *whole, struct team *team, int threads, float *memory)
 {
     struct helper *others[MOST_THREADS];
     int rank;
 
+    team->blas = threads == 0 || !HAVE_TEAM;
     team->count = gather(others, threads);
     prepare(whole);
     for (rank = 0; rank < team->count; rank++) {
@@ -80,7 +81,7 @@ work_together(struct search *whole, struct team *team, int threads, float *memor
 /* The sizes into ``s``; -1 with an error where the buffers are not of these. */
 static int
 measure(struct search *s, int threads, const Py_buffer *residual, const Py_buffer *work,
-        const Py_buffer *starts)
+        const Py_buffer *patterns)
 {
     const int64_t K = (int64_t)s->D * s->E, size = (int64_t)sizeof(float);
 
@@ -88,8 +89,8 @@ measure(struct search *s, int threads, const Py_buffer *residual, const Py_buffe
         PyErr_SetString(PyExc_ValueError, "every size and count must be at least 1");
         return -1;
     }
-    if (threads < 1 || threads > MOST_THREADS || threads > s->T) {
-        PyErr_Format(PyExc_ValueError, "threads is %d, it must be 1 to %d and at most T", threads,
+    if (threads < 0 || threads > MOST_THREADS || threads > s->T) {
+        PyErr_Format(PyExc_ValueError, "threads is %d, it must be 0 to %d and at most T", threads,
                      MOST_THREADS);
         return -1;
     }
@@ -98,13 +99,15 @@ measure(struct search *s, int threads, const Py_buffer *residual, const Py_buffe
         return -1;
     }
     if (residual->len / size != K * s->T * s->S || residual->len % size != 0 ||
-        work->len != ((K + s->S + 1) * s->T + threads * own_size(s)) * size ||
-        starts->len < K * size || starts->len % (K * size) != 0) {
-        PyErr_SetString(PyExc_ValueError, "residual, work and starts do not fit the sizes");
+        work->len != ((K + s->S + 1) * s->T + (threads ? threads : 1) * own_size(s)) * size ||
+        patterns->len < K * size || patterns->len % (K * size) != 0) {
+        PyErr_SetString(PyExc_ValueError, "the buffers do not fit the sizes");
         return -1;
     }
-    if ((uintptr_t)residual->buf % sizeof(float) != 0 || (uintptr_t)work->buf % sizeof(float) != 0) {
-        PyErr_SetString(PyExc_ValueError, "residual and work must be aligned");
+    if ((uintptr_t)residual->buf % sizeof(float) != 0 ||
+        (uintptr_t)work->buf % sizeof(float) != 0 ||
+        (uintptr_t)patterns->buf % sizeof(float) != 0) {
+        PyErr_SetString(PyExc_ValueError, "the buffers must be aligned");
         return -1;
     }
     s->K = (int)K;
@@ -128,6 +131,7 @@ py_component(PyObject *Py_UNUSED(module), PyObject *args)
     }
     fits = measure(&whole, threads, &residual, &work, &starts) == 0;
     if (fits) {
+        team.gram = NULL;
         team.starts = starts.buf;
         team.starts_count = starts.len / (whole.K * (Py_ssize_t)sizeof(float));
         Py_BEGIN_ALLOW_THREADS
@@ -140,11 +144,49 @@ py_component(PyObject *Py_UNUSED(module), PyObject *args)
     return fits ? PyFloat_FromDouble(team.weight) : NULL;
 }
 
+static PyObject *
+py_gram(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    struct search whole;
+    struct team team;
+    Py_buffer residual, work, out;
+    int threads, fits;
+
+    memset(&whole, 0, sizeof(whole));
+    whole.polish = whole.sweeps = 1;
+    if (!PyArg_ParseTuple(args, "y*w*w*(iiii)i", &residual, &work, &out, &whole.T, &whole.S,
+                          &whole.D, &whole.E, &threads)) {
+        return NULL;
+    }
+    fits = measure(&whole, threads, &residual, &work, &out) == 0;
+    if (fits && out.len / (Py_ssize_t)sizeof(float) != (Py_ssize_t)whole.K * whole.K) {
+        PyErr_SetString(PyExc_ValueError, "the Gram matrix does not fit the sizes");
+        fits = 0;
+    }
+    if (fits) {
+        team.gram = out.buf;
+        Py_BEGIN_ALLOW_THREADS
+        work_together(&whole, &team, threads, work.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&residual);
+    PyBuffer_Release(&work);
+    PyBuffer_Release(&out);
+    if (!fits) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    /* threads: of a team, or 0 for BLAS. */
     {"component", py_component, METH_VARARGS,
      "component(residual, work, starts, (T, S, D, E), separate, polish, sweeps, gain, tiny, threads): "
      "finds the vectors of a best rank-1 approximation, in work, and takes it off the residual; "
      "returns its norm."},
+    {"gram", py_gram, METH_VARARGS,
+     "gram(residual, work, out, (T, S, D, E), threads): the products of the residual's spatial "
+     "positions (K, K) into out, whose part right of the diagonal is left as it is."},
     {NULL, NULL, 0, NULL},
 };
 

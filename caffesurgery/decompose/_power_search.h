@@ -1,4 +1,4 @@
-/* The search for one component and its deflation: what each thread of a team does.
+/* The search for one component, its deflation, and the Gram matrix: what each thread of a team does.
  *
  * It is what power.py's _Merged and _Separate do, sweep after sweep.  Included by _power.c alone.
  */
@@ -173,12 +173,42 @@ deflate(struct search *s, double weight)
     update(s, s->TS, s->K, (float)-weight, s->plane, s->shape, s->residual, s->pitch);
 }
 
+/* The upper triangle of X' X, Fortran order, of the residual X (TS, K): in pieces of rows, whose
+   sums are added up, for the sake of precision. */
+static void
+gram(struct search *s)
+{
+    int k, first, i;
+
+    for (k = 0; k < s->K; k++) {
+        float *column = s->residual + k * s->pitch;
+
+        memset(s->image, 0, (size_t)s->K * sizeof(float));
+        for (first = 0; first < s->TS; first += PIECE) {
+            const int count = s->TS - first < PIECE ? s->TS - first : PIECE;
+            times(s, 1, count, k + 1, s->residual + first, s->pitch, column + first, s->shape);
+            for (i = 0; i <= k; i++) {
+                s->image[i] += s->shape[i];
+            }
+        }
+        add_up(s, s->image, k + 1);
+        if (s->rank == 0) {
+            copy(s->team->gram + (Py_ssize_t)k * s->K, s->image, k + 1);
+        }
+    }
+}
+
 /* What each thread does. */
 static void
 seek(struct search *s)
 {
-    const double weight = component(s);
+    double weight;
 
+    if (s->team->gram != NULL) {
+        gram(s);
+        return;
+    }
+    weight = component(s);
     deflate(s, weight);
     if (s->rank == 0) {
         s->team->weight = weight;

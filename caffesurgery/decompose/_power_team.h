@@ -4,7 +4,7 @@
  * these, which stays in its core's caches; of the small vectors it has copies of its own.  Products
  * that add over t give each thread a sum over its range; it shows that to the others and adds up
  * what they show, in the order of the threads, so that all of them go on with the same numbers.
- * One thread alone makes the calls of BLAS that Python makes.  Included by _power.c alone.
+ * Without a team the calls of BLAS are made that Python makes.  Included by _power.c alone.
  */
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(__STDC_NO_ATOMICS__)
 #include <pthread.h>
@@ -15,12 +15,12 @@
 #define LOOKS 400
 /* After how many more a helper ends that is not needed: some tenths of a millisecond. */
 #define PATIENCE 800
-/* Numbers of a vector that stay in the nearest cache. */
-#define PIECE 1024
 #else
 #define HAVE_TEAM 0
 #endif
 
+/* Numbers of a vector that stay in the nearest cache. */
+#define PIECE 1024
 /* How many threads a call can be given; their state lies on its stack. */
 #define MOST_THREADS 64
 /* What the lengths of the threads' own vectors are multiples of: a cache line, and they are apart. */
@@ -63,6 +63,8 @@ struct search {
 
 struct team {
     int count;
+    int blas; /* whether the products are BLAS's: in one thread only */
+    float *gram; /* (K, K), where that is to be done; else NULL, and a component is sought */
     const float *starts; /* (starts_count, K) */
     Py_ssize_t starts_count;
     double weight; /* of the component that was found */
@@ -171,7 +173,7 @@ times(const struct search *s, int turned, int rows, int columns, float *a, Py_ss
     int step = 1, leading = (int)pitch;
 
 #if HAVE_TEAM
-    if (s->team->count > 1) {
+    if (!s->team->blas) {
         (turned ? s->products->across : s->products->along)(rows, columns, a, pitch, x, out);
         return;
     }
@@ -189,7 +191,7 @@ update(const struct search *s, int rows, int columns, float factor, float *x, fl
     int step = 1, leading = (int)pitch;
 
 #if HAVE_TEAM
-    if (s->team->count > 1) {
+    if (!s->team->blas) {
         s->products->update(rows, columns, factor, x, y, a, pitch);
         return;
     }

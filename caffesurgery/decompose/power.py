@@ -6,10 +6,10 @@ On small kernels most of the time would go into calling BLAS from Python on some
 that a component is found by the C extension ``caffesurgery._power``, which makes the same calls;
 where it was not built, or with ``CAFFESURGERY_PURE=1`` in the environment, by what stands here.
 
-The extension takes as many threads as SciPy's BLAS is set to use, fewer for small kernels.  With
-one, results are those of Python to the bit.  Several share the outputs, each with loops of its own
-over what stays in its core's caches; results are then the same for the same number of threads, and
-those of one thread within rounding.
+Where SciPy's BLAS is set to use several threads, the extension makes the products itself, in as
+many threads for large kernels and in one for small: threads that BLAS starts in each product gain
+little here.  A thread has a range of the outputs, whose part of the kernel stays in its core's
+caches.  Results are then those of BLAS within rounding, and the same for the same number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
 _TINY = 1e-35  # norms whose inverse is not a float32
-_WORTH = 1 << 16  # numbers of the kernel for each thread, so that it is worth starting
+_WORTH = 1 << 20  # numbers of the kernel for each thread: for less it waits as long as it works
 _MOST, _APART = 64, 16  # as in C: threads, and what their vectors' lengths are multiples of
 
 
@@ -54,7 +54,7 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
     total = None
     for r in count():
         if r % _FRESH == 0:
-            small = blas.ssyrk(1.0, rest.by_pair, trans=1).astype(np.float64)
+            small = rest.gram().astype(np.float64)
             total = total or float(np.trace(small))
         weight = rest.component(_leading(small))
         if weight**2 <= _NOISE * total:
@@ -67,10 +67,9 @@ def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.n
 
 
 def _threads(outputs: int, size: int) -> int:
-    """Threads for a kernel with so many outputs, and so many numbers in all."""
-    if _power is None:
-        return 1
-    return max(1, min(outputs, size // _WORTH, _MOST, scipy_threads()))
+    """Threads of the C extension for a kernel of such a size; 0 where BLAS is to do the work."""
+    threads = 1 if _power is None else scipy_threads()
+    return 0 if threads == 1 else max(1, min(outputs, size // _WORTH, _MOST, threads))
 
 
 def _leading(small: np.ndarray) -> np.ndarray:
@@ -104,12 +103,24 @@ class _Merged:
         own = (S + 2 * K + D + E) + (S + T + K + D + E) + 2 * max(S, K)
         own = (own + 2 * _APART - 1) // _APART * _APART
         parts = np.cumsum([K * T, T * S, T, S, K, K, D, E])
-        self.work = np.zeros(parts[2] + self.threads * own, np.float32)
+        self.work = np.zeros(parts[2] + max(1, self.threads) * own, np.float32)
         (
             self.pairs, self.plane, self.outputs, self.inputs, self.image, self.shape,
             self.vertical, self.horizontal, _,
         ) = np.split(self.work, parts)  # fmt: skip
         self.seen, self.matrix = self.pairs.reshape(K, T).T, self.plane.reshape(T, S).T
+
+    def gram(self) -> np.ndarray:
+        """The residual's spatial Gram matrix (K, K), its upper triangle; in Fortran order.
+
+        BLAS would let its threads wait for more, each on a processor, for some hundredths of a
+        second.
+        """
+        if not self.threads:
+            return blas.ssyrk(1.0, self.by_pair, trans=1)
+        small = np.zeros((self.shape.size, self.shape.size), np.float32)
+        _power.gram(self.cube, self.work, small, self.sizes, self.threads)
+        return small.T
 
     def component(self, starts: np.ndarray) -> float:
         """Finds a best rank-1 approximation by alternations, and takes it off; returns its norm d.
