@@ -40,7 +40,7 @@ _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
 _TINY = 1e-35  # norms whose inverse is not a float32
-_WORTH = 1 << 20  # numbers of the kernel for each thread: for less it waits as long as it works
+_WORTH = 1 << 18  # numbers of the kernel for each thread: for less it waits as long as it works
 _MOST, _APART = 64, 16  # as in C: threads, and what their vectors' lengths are multiples of
 
 
