@@ -122,6 +122,7 @@ def test_python_m_caffesurgery_prints_versions_and_what_runs_in_c():
     assert done.stdout.startswith(f"caffesurgery {caffesurgery.__version__}\npython ")
     assert re.search(r"^im2col: (C|NumPy)", done.stdout, re.MULTILINE | re.IGNORECASE)
     assert re.search(r"^tensor power method: (C|Python)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^depthwise layers in calibration: (C|columns)$", done.stdout, re.MULTILINE)
     assert re.search(r"^numpy \d", done.stdout, re.MULTILINE)
     assert succeed("--version").out == f"caffesurgery {caffesurgery.__version__}\n"
 

@@ -14,12 +14,14 @@ def version_lines() -> list[str]:
     """The lines to print."""
     from ..cost import im2col
     from ..decompose import power
+    from ..forward import depthwise
 
     lines = [
         f"caffesurgery {__version__}",
         f"python {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"im2col: {im2col.backend}",
         f"tensor power method: {power.backend}",
+        f"depthwise layers in calibration: {depthwise.backend}",
     ]
     for name in LIBRARIES:
         try:

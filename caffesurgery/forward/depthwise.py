@@ -24,6 +24,8 @@ try:
 except ImportError:
     _depthwise = None
 
+backend = "columns" if _depthwise is None else "C"
+
 
 def fits(entry: LayerShapes) -> bool:
     """Whether a layer is a depthwise convolution over planes, with one kernel for each channel."""
