@@ -10,7 +10,6 @@ does it with results equal to the bit.  ``backend`` says which: ``"C"`` or ``"Nu
 from __future__ import annotations
 
 import operator
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,15 +17,10 @@ from typing import Union
 
 import numpy as np
 
+from ..compiled import extension
 from ..errors import NetError, SurgeryError
 
-try:
-    if os.environ.get("CAFFESURGERY_PURE", "") not in ("", "0"):
-        raise ImportError("CAFFESURGERY_PURE asks for NumPy")
-    from .. import _im2col
-except ImportError:
-    _im2col = None
-
+_im2col = extension("_im2col")
 backend = "NumPy" if _im2col is None else "C"
 
 Pair = Union[int, Sequence[int]]  # one value for both axes, or (height, width)

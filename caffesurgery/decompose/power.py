@@ -14,22 +14,16 @@ caches.  Results are then those of BLAS within rounding, and the same for the sa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
 from scipy.linalg import blas, eigh, lapack
 
+from ..compiled import extension
 from ..workers.threads import scipy_threads
 
-try:
-    if os.environ.get("CAFFESURGERY_PURE", "") not in ("", "0"):
-        raise ImportError("CAFFESURGERY_PURE asks for Python")
-    from .. import _power
-except ImportError:
-    _power = None
-
+_power = extension("_power")
 backend = "Python" if _power is None else "C"
 
 _GAIN = 5e-3  # a component is found when a sweep raises its squared norm by less

@@ -8,22 +8,16 @@ wants the values of layers comes here.  Where the extension was not built, or wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..compiled import extension
 from ..net.layers import lookup
 from ..net.layers.window import conv_window
 from ..net.shapes import LayerShapes
 
-try:
-    if os.environ.get("CAFFESURGERY_PURE", "") not in ("", "0"):
-        raise ImportError("CAFFESURGERY_PURE asks for Python")
-    from .. import _depthwise
-except ImportError:
-    _depthwise = None
-
+_depthwise = extension("_depthwise")
 backend = "columns" if _depthwise is None else "C"
 
 
