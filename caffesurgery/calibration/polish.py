@@ -206,20 +206,26 @@ class _Descent:
             order = random.permutation(len(self._made.sizes))
             for start in range(0, len(order), self._pieces):
                 yield done / self._steps
-                some = order[start : start + self._pieces]
-                images = sum(self._made.sizes[piece] for piece in some)
-                total, lost = {}, 0.0
-                for part_lost, found in all_done(self._slopes, [int(p) for p in some], jobs):
-                    lost += part_lost / images
-                    for index, own in found.items():
-                        sums = total.setdefault(index, [np.zeros(one.shape) for one in own])
-                        for one, part in zip(sums, own):
-                            one += part / images
+                some = [int(piece) for piece in order[start : start + self._pieces]]
+                lost, slopes = self._mean(some, jobs)
                 size = size or min(1.0, lost / _FAR)
-                self._adam.step(self._blobs, total, size)
+                self._adam.step(self._blobs, slopes, size)
                 done += 1
 
+    def _mean(self, pieces: Sequence[int], jobs: int | None) -> tuple[float, Arrays]:
+        """What is lost in an image of these pieces, and its derivatives."""
+        images = sum(self._made.sizes[piece] for piece in pieces)
+        total, lost = {}, 0.0
+        for part_lost, found in all_done(self._slopes, pieces, jobs):
+            lost += part_lost / images
+            for index, own in found.items():
+                sums = total.setdefault(index, [np.zeros(one.shape) for one in own])
+                for one, part in zip(sums, own):
+                    one += part / images
+        return lost, total
+
     def _slopes(self, piece: int) -> tuple[float, Arrays]:
+        """The same, summed over the images of a piece."""
         size = self._made.sizes[piece]
         if size not in self._ways:
             ports = [check.new for check in self._checks]

@@ -40,38 +40,34 @@ struct call {
 /* What a row of a top does with the row of an image that one element of the kernel meets. */
 typedef void row(float *tap, float *image, float *top, Py_ssize_t count, Py_ssize_t stride);
 
+/* Adds a multiple of numbers to others; the stride is of one of them, 1 of the other. */
 static inline void
-make_top(float *tap, float *image, float *top, Py_ssize_t count, Py_ssize_t stride)
+add(float factor, const float *from, Py_ssize_t from_stride, float *to, Py_ssize_t to_stride,
+    Py_ssize_t count)
 {
-    const float factor = *tap;
     Py_ssize_t x;
 
-    if (stride == 1) {
+    if (from_stride == 1 && to_stride == 1) {
         for (x = 0; x < count; x++) {
-            top[x] += factor * image[x];
+            to[x] += factor * from[x];
         }
         return;
     }
     for (x = 0; x < count; x++) {
-        top[x] += factor * image[x * stride];
+        to[x * to_stride] += factor * from[x * from_stride];
     }
+}
+
+static inline void
+make_top(float *tap, float *image, float *top, Py_ssize_t count, Py_ssize_t stride)
+{
+    add(*tap, image, stride, top, 1, count);
 }
 
 static inline void
 derive_image(float *tap, float *image, float *top, Py_ssize_t count, Py_ssize_t stride)
 {
-    const float factor = *tap;
-    Py_ssize_t x;
-
-    if (stride == 1) {
-        for (x = 0; x < count; x++) {
-            image[x] += factor * top[x];
-        }
-        return;
-    }
-    for (x = 0; x < count; x++) {
-        image[x * stride] += factor * top[x];
-    }
+    add(*tap, top, 1, image, stride, count);
 }
 
 static inline void

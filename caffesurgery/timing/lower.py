@@ -26,7 +26,8 @@ RUNTIMES = {
 
 _ALIGNED = 4
 """Where channels are no multiple of this, ONNX Runtime does as Caffe: columns (of 1x1 kernels the
-maps themselves, and then a pass of its own for the bias) and a product; else it has a kernel."""
+maps themselves, and then a pass of its own for the bias) and a product; else, and for less channels
+than this, it has a kernel."""
 
 Lower = Callable[[LayerShapes, str], list[Work]]
 _LOWER: dict[str, Lower] = {}
