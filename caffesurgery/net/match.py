@@ -6,7 +6,7 @@ nothing about a layer that finds no weights, nor about weights that find no laye
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import WeightsError, some
@@ -90,14 +90,10 @@ def require_match(shapes: NetShapes, weights, net_path: str | None) -> Match:
     if not found.missing and not found.wrong:
         return found
     lines = [f"{weights.path} does not belong to {net_path or 'the net'}:"]
-    lines += [f"  {sentence}" for _, sentence in _some(found.wrong)]
+    lines += [f"  {sentence}" for _, sentence in found.wrong[:5]]
     if found.missing:
         lines.append(f"  no weights for {some(found.missing)}")
     if found.unused:
         lines.append(f"  weights that no layer takes: {some(found.unused)}")
     lines.append("give the caffemodel that was trained with this prototxt")
     raise WeightsError("\n".join(lines))
-
-
-def _some(items: Sequence, most: int = 5) -> Iterable:
-    return items[:most]
