@@ -12,7 +12,7 @@ same nets in ONNX Runtime, with a profile of that, `conv1` the forms of AlexNet'
 times what was planned.  Without --profile the machine is calibrated first.  Run it on a quiet
 machine, a part at a time.  Nets take turns, five times over, so that what disturbs one of them
 disturbs its neighbours too and not all of its turns; a turn in which other programs computed is
-taken again (on Linux, which tells).
+taken again (on Linux, which tells).  Where other machines share the processors, take more seconds.
 "fastest" is the fastest whole run, "layers" the sum of the fastest times of each layer, which is
 the same where nothing disturbs; "x" is the prediction over the former.
 """
@@ -52,8 +52,8 @@ from caffesurgery.verify.calibrate import (  # noqa: E402
 )
 
 METHODS = ("cp", "cp2", "cp4", "tucker2", "spatial", "svd", "auto")
-SECONDS, ROUNDS = 5.0, 5
-"""About as long is each net timed, in so many turns."""
+ROUNDS = 5
+"""In so many turns is each net timed."""
 HEAD = f"{'net':20} threads   fastest    median    layers predicted      x   error   order"
 
 
@@ -66,10 +66,10 @@ class Timed:
     median: float
 
 
-def timed(runner: forward.Runner, seconds: float = SECONDS) -> Timed:
+def timed(runner: forward.Runner, seconds: float) -> Timed:
     """A net's times."""
     once = forward.measure(runner, 1).median
-    found = forward.measure(runner, max(8, min(100, round(1000 * seconds / once))))
+    found = forward.measure(runner, max(8, round(1000 * seconds / once)))
     return Timed([layer.minimum for layer in found.layers], found.minimum, found.median)
 
 
@@ -78,13 +78,13 @@ def runner_of(shapes, threads: int) -> forward.Runner:
     return forward.Runner(shapes, forward.seeded(shapes), threads=threads)
 
 
-def in_turns(nets: dict, threads: int) -> dict:
+def in_turns(nets: dict, options) -> dict:
     """The times of each of these nets, by name."""
     found: dict = {}
-    runners = {name: runner_of(shapes, threads) for name, shapes in nets.items()}
+    runners = {name: runner_of(shapes, options.threads) for name, shapes in nets.items()}
     for _ in range(ROUNDS):
         for name, runner in runners.items():
-            new = undisturbed(partial(timed, runner, SECONDS / ROUNDS))
+            new = undisturbed(partial(timed, runner, options.seconds / ROUNDS))
             if old := found.get(name):
                 new.layers = list(map(min, new.layers, old.layers))
                 new.fastest = min(new.fastest, old.fastest)
@@ -93,16 +93,16 @@ def in_turns(nets: dict, threads: int) -> dict:
     return found
 
 
-def table(nets: dict, profile, threads: int) -> None:
+def table(nets: dict, profile, options) -> None:
     """One line for each net by its name, and the errors of their totals."""
     errors = []
     print(HEAD)
-    for name, found in in_turns(nets, threads).items():
+    for name, found in in_turns(nets, options).items():
         ours = [one.ms or 0.0 for one in predict(nets[name], profile)]
         fit, total = quality(ours, found.layers), sum(ours) / found.fastest
         errors.append((abs(total - 1), abs(sum(ours) / sum(found.layers) - 1)))
         print(
-            f"{name:20} {threads:7} {found.fastest:9.2f} {found.median:9.2f} "
+            f"{name:20} {options.threads:7} {found.fastest:9.2f} {found.median:9.2f} "
             f"{sum(found.layers):9.2f} {sum(ours):9.2f} {total:6.3f} {fit['median_error']:7.3f} "
             f"{fit['order']:7.3f}"
         )
@@ -122,7 +122,7 @@ def nets_of(names) -> dict:
 
 def bench_nets(options, profile) -> None:
     """Every net of the papers as measured and as predicted."""
-    table(nets_of(options.names), profile, options.threads)
+    table(nets_of(options.names), profile, options)
 
 
 def bench_onnx(options, profile) -> None:
@@ -134,7 +134,7 @@ def bench_onnx(options, profile) -> None:
             sessions[name] = opened(path, session_options(options.threads))
     for _ in range(ROUNDS):
         for name, (session, feeds) in sessions.items():
-            found.setdefault(name, []).extend(undisturbed(partial(run_times, session, feeds)))
+            found.setdefault(name, []).extend(undisturbed(partial(run_times, session, feeds, options.seconds / ROUNDS)))
     print(f"{'net':20} threads   fastest    median predicted      x")
     for name, times in found.items():
         ours = sum(one.ms or 0.0 for one in predict(nets[name], profile))
@@ -146,11 +146,11 @@ def bench_onnx(options, profile) -> None:
     print(f"error of the totals: median {statistics.median(errors):.3f}, worst {max(errors):.3f}")
 
 
-def run_times(session, feeds) -> list[float]:
+def run_times(session, feeds, seconds: float) -> list[float]:
     """Milliseconds of the runs of a session that fit into one turn, of two at least."""
     session.run(None, feeds)
     times, began = [], time.perf_counter()
-    while len(times) < 2 or time.perf_counter() - began < SECONDS / ROUNDS:
+    while len(times) < 2 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         session.run(None, feeds)
         times.append(1000 * (time.perf_counter() - start))
@@ -170,7 +170,7 @@ def bench_conv1(options, profile) -> None:
         if way:
             parts = scheme(f"cp{way}").parts(CONV1_GEOMETRY, (50,))
             shapes = infer(parse_net(chain_text(parts)))
-        real = sum(in_turns({way: shapes}, options.threads)[way].layers)
+        real = sum(in_turns({way: shapes}, options)[way].layers)
         ours = sum(one.ms for one in predict(shapes, profile))
         name = f"{way}-way" if way else "dense"
         print(f"{name:8} {shapes.macs:12,} {real:9.2f} {ours:9.2f}", flush=True)
@@ -219,7 +219,7 @@ def bench_auto(options, profile) -> None:
         if path.exists():
             text = outline(shapes.net, shapes, read_plan(path))
             nets[f"{net} {method}"] = infer(parse_net(text), batch=1)
-    table(nets, profile, options.threads)
+    table(nets, profile, options)
 
 
 def main() -> None:
@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("part", choices=parts)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each net, in all turns")
     parser.add_argument("--error", type=float, default=0.5)
     parser.add_argument("--profile")
     options = parser.parse_args()
