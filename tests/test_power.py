@@ -47,11 +47,22 @@ def same(first, second):
 def test_components_are_equal_to_the_bit(shape, ways, seed):
     block = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        compiled, plain = both(patch, lambda: list(islice(power.components(block, ways), 12)))
+        compiled, plain = both(patch, lambda: list(islice(power.Deflation(block, ways), 12)))
     assert len(compiled) == len(plain)
     for (weight, vectors), (expected, others) in zip(compiled, plain):
         assert weight == expected
         assert all(map(np.array_equal, vectors, others)) and len(vectors) == len(others)
+
+
+@pytest.mark.parametrize("ways", [3, 4])
+def test_what_is_left_is_the_kernel_without_its_components(ways):
+    block = np.random.default_rng(0).standard_normal((9, 7, 3, 2)).astype(np.float32)
+    deflation = power.Deflation(block, ways)
+    left = block.astype(np.float64)
+    for weight, (inputs, *spatial, outputs) in islice(deflation, 12):
+        pattern = spatial[0].reshape(3, 2) if ways == 3 else np.outer(*spatial)
+        left -= weight * np.einsum("t,s,de->tsde", outputs, inputs, pattern)
+    assert deflation.lost == pytest.approx(np.square(left).sum(), rel=1e-5)
 
 
 @needs_c
@@ -139,7 +150,7 @@ def found_by(monkeypatch, threads, block, ways):
     """Components of a kernel by so many threads, as far as it has outputs."""
     monkeypatch.setattr(power, "_WORTH", 1)
     monkeypatch.setattr(power, "scipy_threads", lambda: threads)
-    return list(islice(power.components(block, ways), 8))
+    return list(islice(power.Deflation(block, ways), 8))
 
 
 SHAPES = [(9, 7, 3, 3), (2, 5, 2, 2), (1, 6, 3, 1), (8, 6, 1, 1), (4, 1, 3, 3), (37, 1200, 2, 1)]
@@ -198,7 +209,7 @@ def test_several_callers_have_teams_of_their_own(monkeypatch):
     blocks = [np.random.default_rng(i).standard_normal((12, 10, 3, 3)) for i in range(4)]
     alone = [found_by(monkeypatch, 3, block, 4) for block in blocks]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda block: list(islice(power.components(block, 4), 8)), 3 * blocks)
+        found = pool.map(lambda block: list(islice(power.Deflation(block, 4), 8)), 3 * blocks)
         for one, other in zip(found, 3 * alone):
             assert [weight for weight, _ in one] == [weight for weight, _ in other]
             assert all(map(np.array_equal, one[-1][1], other[-1][1]))
@@ -214,7 +225,7 @@ import numpy as np
 from caffesurgery.decompose import power
 power._WORTH, power.scipy_threads = 1, lambda: 2
 block = np.ones((8, 6, 3, 3), np.float32)
-find = lambda: next(power.components(block, 3))[0]
+find = lambda: next(iter(power.Deflation(block, 3)))[0]
 first = find()
 child = os.fork()
 if child == 0:

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import DecomposeError
 from . import als
 from .geometry import Part
-from .power import components
+from .power import Deflation
 from .scheme import SCHEMES, Aim, GroupFactors, Scheme
 from .search import smallest
 from .truncated import residual, squared_norm
@@ -28,6 +28,7 @@ SWEEPS = {3: {"normal": 24, "high": 40}, 4: {"normal": 40, "high": 72}}
 """Sweeps of joint ALS by ways and effort; those of 4 ways gain less and cost the same."""
 
 _SMALL, _MORE = 1 << 14, 2  # kernels of so few numbers get more sweeps: they cost little
+_ROUNDED = 1e-6  # shares of the kernel's squared norm that the roundings of deflation disturb
 _PLAIN = 100  # sweeps of plain ALS: what its users wait for
 
 
@@ -101,7 +102,7 @@ class _Cp(Scheme):
     def energy_ranks(self, blocks, energy, most):
         ways = len(self.modes(*blocks[0].shape))
         wanted = (energy - 1e-9) * sum(squared_norm(block) for block in blocks)
-        running = [components(block, ways) for block in blocks]
+        running = [Deflation(block, ways) for block in blocks]
         rank, kept = 1, 0.0
         for rank, found in enumerate(zip_longest(*running, fillvalue=(0.0, ())), 1):
             kept += sum(weight**2 for weight, _ in found)
@@ -184,9 +185,11 @@ def power_method(block, modes, rank, seed, aim: Aim, tick) -> Found:
     error(k)^2 = 1 - sum_{r <= k} d_r^2 / ||W||^2 exactly, so that one run gives the error curve,
     and sum d_r^2 <= ||W||^2, so that it cannot degenerate.
     """
-    weights, vectors = _greedy(block, modes, rank, tick)
+    weights, vectors, lost = _greedy(block, modes, rank, tick)
     vectors = _shared(weights, vectors)
-    found = Found(vectors, weights, _lost(block, vectors), weights**2)
+    if lost < _ROUNDED * (lost + np.sum(weights**2)):
+        lost = _lost(block, vectors)
+    found = Found(vectors, weights, lost, weights**2)
     if 2 * rank >= full_rank(modes):  # deflation never ends exactly; slices may lose less
         return min(found, _slices(block, modes, rank), key=attrgetter("lost"))
     return found
@@ -283,17 +286,18 @@ def _units(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _greedy(block, modes, rank, tick) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Norms (R,) and unit vectors (R, size) of each mode; zeros past the last component."""
-    weights = np.zeros(rank)
+def _greedy(block, modes, rank, tick) -> tuple[np.ndarray, list[np.ndarray], float]:
+    """Norms (R,), unit vectors (R, size) of each mode, and the squared norm of what is left; zeros
+    past the last component."""
+    weights, deflation = np.zeros(rank), Deflation(block, len(modes))
     vectors = [np.zeros((rank, size), np.float32) for size in modes]
-    for r, (weight, found) in enumerate(islice(components(block, len(modes)), rank)):
+    for r, (weight, found) in enumerate(islice(deflation, rank)):
         weights[r] = weight
         for factor, vector in zip(vectors, found):
             factor[r] = vector
         if r + 1 < rank:
             tick(r + 1)
-    return weights, vectors
+    return weights, vectors, deflation.lost
 
 
 def fixed_modes(tensor: np.ndarray, rank: int) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -22,6 +22,7 @@ from scipy.linalg import blas, eigh, lapack
 
 from ..compiled import extension
 from ..workers.threads import scipy_threads
+from .truncated import squared_norm
 
 _power = extension("_power")
 backend = "Python" if _power is None else "C"
@@ -34,30 +35,39 @@ _SWEEPS = 50
 _FRESH = 32  # components between two computations of the Gram matrix from the residual
 _NOISE = 1e-13  # squared norms below this share of the kernel's are float32 rounding
 _TINY = 1e-35  # norms whose inverse is not a float32
-_WORTH = 1 << 18  # numbers of the kernel for each thread: for less it waits as long as it works
+_WORTH = 1 << 16  # numbers of the kernel for each thread: for less it waits as long as it works
 _MOST, _APART = 64, 16  # as in C: threads, and what their vectors' lengths are multiples of
 
 
-def components(block: np.ndarray, ways: int) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
-    """Components of a kernel (T, S, D, E), one by one: norm d and unit vectors.
+class Deflation:
+    """Components of a kernel (T, S, D, E), taken off one by one: norms d and unit vectors.
 
     The vectors are those of the modes (S, D E, T) for 3 ways, (S, D, E, T) for 4.  Keeps one
     float32 copy of the kernel, the residual.  Ends when that is rounding noise.
     """
-    rest = (_Merged if ways == 3 else _Separate)(block)
-    total = None
-    for r in count():
-        if r % _FRESH == 0:
-            small = rest.gram().astype(np.float64)
-            total = total or float(np.trace(small))
-        weight = rest.component(_leading(small))
-        if weight**2 <= _NOISE * total:
-            return
-        yield weight, rest.vectors()
-        # G = X X' of X - d c p': minus c h' + h c' with h = d X p - d^2 c / 2.
-        shape = rest.shape.astype(np.float64)
-        half = weight * rest.image - weight**2 / 2 * shape
-        blas.dsyr2(-1.0, shape, half, a=small, overwrite_a=1)
+
+    def __init__(self, block: np.ndarray, ways: int):
+        self._rest = (_Merged if ways == 3 else _Separate)(block)
+
+    def __iter__(self) -> Iterator[tuple[float, tuple[np.ndarray, ...]]]:
+        rest, total = self._rest, None
+        for r in count():
+            if r % _FRESH == 0:
+                small = rest.gram().astype(np.float64)
+                total = total or float(np.trace(small))
+            weight = rest.component(_leading(small))
+            if weight**2 <= _NOISE * total:
+                return
+            yield weight, rest.vectors()
+            # G = X X' of X - d c p': minus c h' + h c' with h = d X p - d^2 c / 2.
+            shape = rest.shape.astype(np.float64)
+            half = weight * rest.image - weight**2 / 2 * shape
+            blas.dsyr2(-1.0, shape, half, a=small, overwrite_a=1)
+
+    @property
+    def lost(self) -> float:
+        """The squared norm of what is left; each component adds a rounding error to that."""
+        return squared_norm(self._rest.cube)
 
 
 def _threads(outputs: int, size: int) -> int:

@@ -32,13 +32,13 @@ def sensitivity(factors: Sequence[np.ndarray], parts: Sequence, group: int) -> f
             rows = part.out // group
             blocks.append(factor[g * rows : (g + 1) * rows] / np.float32(size))
             depthwise.append(part.group > group)
-        before = _grams(blocks, depthwise)
+        before = _squares(blocks, depthwise)
         flipped = [b if d else b.swapaxes(0, 1) for b, d in zip(blocks, depthwise)]
-        after = _grams(flipped[::-1], depthwise[::-1])[::-1]
+        after = _squares(flipped[::-1], depthwise[::-1])[::-1]
         for block, single, left, right, size in zip(blocks, depthwise, before, after, sizes):
             taps = block.shape[2] * block.shape[3]
-            seen = np.ones(block.shape[1]) if left is None else np.diag(left)
-            used = np.ones(block.shape[0]) if right is None else np.diag(right)
+            seen = np.ones(block.shape[1]) if left is None else left
+            used = np.ones(block.shape[0]) if right is None else right
             reach = float(seen @ used) if single else float(seen.sum() * used.sum())
             total += taps * reach / size**2
     return total * float(np.prod(np.square(sizes)))
@@ -57,19 +57,36 @@ def component_norms(factors: Sequence[np.ndarray], parts: Sequence, group: int) 
     return norms
 
 
-def _grams(blocks: Sequence[np.ndarray], depthwise: Sequence[bool]) -> list[np.ndarray | None]:
-    """For each block the Gram matrix of what stands before its channels; None is the identity."""
-    grams: list[np.ndarray | None] = [None]
-    for block, single in zip(blocks[:-1], depthwise):
-        gram = grams[-1]
-        if single:
-            patterns = block.reshape(len(block), -1)
-            grams.append(matmul(patterns, patterns.T) * (1.0 if gram is None else gram))
-            continue
-        taps = np.ascontiguousarray(block.transpose(2, 3, 0, 1)).reshape(-1, *block.shape[:2])
-        seen = taps if gram is None else [matmul(tap, gram.astype(np.float32)) for tap in taps]
-        grams.append(sum(matmul(np.ascontiguousarray(s), t.T) for s, t in zip(seen, taps)))
-    return grams
+def _squares(blocks: Sequence[np.ndarray], depthwise: Sequence[bool]) -> list[np.ndarray | None]:
+    """For each block the squared norms of what stands before its channels; None where all are 1.
+
+    A layer that mixes channels needs their whole Gram matrix, others its diagonal alone.
+    """
+    found, gram = [None], None
+    for k, (block, single) in enumerate(zip(blocks[:-1], depthwise)):
+        only = all(depthwise[k + 1 : -1])
+        gram = (_scaled if single else _mixed)(block, gram, only)
+        found.append(gram if only else np.diag(gram))
+    return found
+
+
+def _scaled(block: np.ndarray, gram: np.ndarray | None, only: bool) -> np.ndarray:
+    """The Gram matrix behind a depthwise layer, or only its diagonal."""
+    patterns = block.reshape(len(block), -1)
+    if only:
+        own = np.einsum("ri,ri->r", patterns, patterns)
+        return own if gram is None else own * (np.diag(gram) if gram.ndim == 2 else gram)
+    own = matmul(patterns, patterns.T)
+    return own if gram is None else own * gram
+
+
+def _mixed(block: np.ndarray, gram: np.ndarray | None, only: bool) -> np.ndarray:
+    """The same behind a layer that mixes channels."""
+    taps = np.ascontiguousarray(block.transpose(2, 3, 0, 1)).reshape(-1, *block.shape[:2])
+    seen = taps if gram is None else [matmul(tap, gram.astype(np.float32)) for tap in taps]
+    if only:
+        return sum(np.einsum("ts,ts->t", s, t) for s, t in zip(seen, taps))
+    return sum(matmul(np.ascontiguousarray(s), t.T) for s, t in zip(seen, taps))
 
 
 def warning(norm_ratio: float, rank: int, max_norm: float | None) -> str | None:
