@@ -128,13 +128,14 @@ def bench_nets(options, profile) -> None:
 def bench_onnx(options, profile) -> None:
     """The same in ONNX Runtime, as whole nets."""
     nets, sessions, found, errors = nets_of(options.names), {}, {}, []
+    turn = options.seconds / ROUNDS
     with tempfile.TemporaryDirectory(prefix="caffesurgery-") as folder:
         for name, shapes in nets.items():
             path = seeded_model(shapes, Path(folder))
             sessions[name] = opened(path, session_options(options.threads))
     for _ in range(ROUNDS):
         for name, (session, feeds) in sessions.items():
-            found.setdefault(name, []).extend(undisturbed(partial(run_times, session, feeds, options.seconds / ROUNDS)))
+            found.setdefault(name, []).extend(undisturbed(partial(run_times, session, feeds, turn)))
     print(f"{'net':20} threads   fastest    median predicted      x")
     for name, times in found.items():
         ours = sum(one.ms or 0.0 for one in predict(nets[name], profile))
