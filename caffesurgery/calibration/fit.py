@@ -16,7 +16,7 @@ from ..forward.weights import Blobs
 from .chains import Chain, Ends, solve_chain
 from .moments import LARGEST
 from .onward import find_shortcut, has_statistics, output_weights
-from .patches import TYPES, Draw, output_axis, patch_size
+from .patches import TYPES, Draw, is_transposed, output_axis, patch_size
 from .refit import Line, pair_sums, pairs_of, refit
 from .sample import Sample, Shaped
 from .statistics import (
@@ -287,7 +287,7 @@ def sharers(shapes) -> frozenset[int]:
 
 def _spread(scale: np.ndarray, kernel: np.ndarray, layer) -> np.ndarray:
     """One factor for each output, lined up with the kernel."""
-    if layer.type == "InnerProduct" and layer.params("inner_product_param")["transpose"]:
+    if is_transposed(layer):
         return scale
     return scale.reshape(-1, *(1,) * (kernel.ndim - 1))
 

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from ..net.layers import lookup
 from ..net.layers.base import axis_of
 from ..net.layers.window import conv_window
+from ..net.net import Layer
 from ..net.shapes import LayerShapes
 
 TYPES = ("Convolution", "InnerProduct")
@@ -35,6 +36,11 @@ def patch_size(entry: LayerShapes) -> tuple[int, int]:
     axis, window = conv_window(entry.layer, bottom)
     groups = lookup(entry.layer.type).groups(entry.layer, bottom[axis])
     return groups, bottom[axis] // groups * int(np.prod(window.kernel, dtype=int))
+
+
+def is_transposed(layer: Layer) -> bool:
+    """Whether the weights of a fully connected layer lie with its inputs first."""
+    return layer.type == "InnerProduct" and layer.params("inner_product_param")["transpose"]
 
 
 def output_axis(entry: LayerShapes) -> int:

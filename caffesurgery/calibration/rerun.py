@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..forward.alone import run_layer
+from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.graph import Port
-from ..net.shapes import NetShapes
-from .sample import Inputs, Shaped
+from ..net.shapes import LayerShapes, NetShapes
+from .guard import Watched, moved, spread
+from .ordered import all_done
+from .sample import Inputs, Sample, Shaped
 
-Change = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-"""From the tops of a layer, not to be written to, to others in their place."""
+Change = Callable[[LayerShapes, Sequence[np.ndarray], Sequence[np.ndarray]], Sequence[np.ndarray]]
+"""From a layer, its tops and its bottoms, neither to be written to, to others in place of the tops.
+"""
 
 
 class Reruns:
@@ -56,26 +60,33 @@ class Reruns:
         """
         shapes = self._shaped(images)
         base: dict[Port, np.ndarray] = {}
-        self._run(shapes, range(len(shapes.layers)), base, inputs, self._stay)
+        changed = self._run(
+            shapes, range(len(shapes.layers)), base, inputs, self._stay, self._changes
+        )
         yield -1, {name: base[port] for name, port in self._last.items()}
-        for index, change in self._changes.items():
-            ports = [(index, top) for top in range(len(shapes.layers[index].tops))]
-            values = {**base, **dict(zip(ports, change([base[port] for port in ports])))}
-            stay = frozenset(base).difference(ports).union(self._last.values())
-            self._run(shapes, self._after[index], values, inputs, stay)
+        for index in self._changes:
+            tops = {(index, top): made for top, made in enumerate(changed.pop(index))}
+            values = {**base, **tops}
+            stay = frozenset(base).difference(tops).union(self._last.values())
+            self._run(shapes, self._after[index], values, inputs, stay, {})
             yield index, {name: values[port] for name, port in self._last.items()}
 
-    def _run(self, shapes: NetShapes, order: Sequence[int], values: dict, inputs, stay) -> None:
+    def _run(
+        self, shapes: NetShapes, order: Sequence[int], values: dict, inputs, stay, changes
+    ) -> dict[int, Sequence[np.ndarray]]:
         """Compute layers into ``values``; what is not to stay goes when nobody reads it any more,
-        and may be written over then."""
-        sources = shapes.graph.sources
+        and may be written over then.  Returns what ``changes`` make of the layers' tops."""
+        sources, changed = shapes.graph.sources, {}
         left = Counter(port for index in order for port in sources[index])
         for index in order:
             entry = shapes.layers[index]
             bottoms = [values[port] for port in sources[index]]
             first = sources[index][0] if bottoms else None
             reuse = bool(bottoms) and left[first] == 1 and first not in stay
+            reuse = reuse and index not in changes
             tops = run_layer(entry, self._blobs.get(index, ()), bottoms, inputs, reuse)
+            if index in changes:
+                changed[index] = changes[index](entry, tops, bottoms)
             left.subtract(sources[index])
             for port in set(sources[index]):
                 if not left[port] and port not in stay:
@@ -83,6 +94,38 @@ class Reruns:
             for top, made in enumerate(tops):
                 if left[index, top] or (index, top) in stay:
                     values[index, top] = made
+        return changed
+
+
+def disturbances(
+    reruns: Reruns,
+    sample: Sample,
+    kept: Sequence[Watched],
+    references: Sequence[dict] | None = None,
+    jobs: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[int, float]:
+    """How far each change moves the outputs from ``references``, of each batch, by default those of
+    the net as it is; that itself is under -1.  ``jobs`` batches run at a time."""
+
+    def run(number: int) -> tuple[dict, dict[int, np.ndarray]]:
+        made = reruns(sample.sizes[number], sample.load(number))
+        first, base = next(made)
+        wanted = base if references is None else references[number]
+        found = {first: moved(wanted, base, kept)}
+        found.update((index, moved(wanted, other, kept)) for index, other in made)
+        return wanted, found
+
+    wanted, sums = [], {}
+    with blas_threads(1):
+        for done, (one, found) in enumerate(all_done(run, range(len(sample)), jobs), 1):
+            wanted.append(one)
+            for index, each in found.items():
+                sums[index] = sums.get(index, 0.0) + each
+            if progress:
+                progress(f"batch {done} of {len(sample)}", done / len(sample))
+    whole = spread(wanted, kept)
+    return {index: float(np.mean(each / whole)) for index, each in sums.items()}
 
 
 def _reached(shapes: NetShapes, start: int) -> tuple[int, ...]:
@@ -95,7 +138,6 @@ def _reached(shapes: NetShapes, start: int) -> tuple[int, ...]:
 
 
 def _read(shapes: NetShapes, start: int, after: Sequence[int]) -> set[Port]:
-    """A layer's tops, and what the layers behind it read that none of them makes."""
-    tops = {(start, top) for top in range(len(shapes.layers[start].tops))}
+    """What the layers behind a changed one read that neither it nor any of them makes."""
     read = {port for index in after for port in shapes.graph.sources[index]}
-    return tops | {port for port in read if port[0] not in after}
+    return {port for port in read if port[0] != start and port[0] not in after}

@@ -25,6 +25,8 @@ Axes = tuple[int, ...]
 
 _FLOOR = 1e-6
 """The least eigenvalue of a covariance, over its norm, that a square root is taken of."""
+_ROUNDED = 1e-6
+"""Variance over mean square below which inputs are constant: Gram matrices are float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,11 @@ class Metric:
         if not self.centred:
             return np.asarray(gram, np.float64)
         found = mean[:, :, None] * mean[:, None, :]
-        return np.subtract(gram, found, out=found)
+        np.subtract(gram, found, out=found)
+        for one, whole in zip(found, gram):
+            if np.trace(one) <= _ROUNDED * np.trace(whole):
+                one[:] = 0
+        return found
 
     @cached_property
     def regular(self) -> Sequence[np.ndarray]:
@@ -160,6 +166,18 @@ class Metric:
         if self.weights is not None:
             found[-1] = found[-1] / self.scales[:, None, None, None]
         return tuple(np.ascontiguousarray(factor, np.float32) for factor in found)
+
+    def noise(self, outputs: int, random: np.random.Generator) -> np.ndarray:
+        """A change (T, S / group * D * E) of a kernel, float64: as large in all its outputs, and in
+        each of these as large for all that the images show of its inputs."""
+        blocks = []
+        for covariance in self.covariances:
+            regular = shrunk(covariance, self.moments.samples).T
+            root = cholesky(regular, lower=True, overwrite_a=True, check_finite=False)
+            rows = random.standard_normal((outputs // self.group, len(root)))
+            blocks.append(_over(rows, root))
+        found = np.concatenate(blocks)
+        return found if self.weights is None else found / self.scales[:, None]
 
     def _roots(self, g: int, sizes: Sequence[int], parts: Sequence[Part]) -> list[np.ndarray]:
         """L of each term of the Kronecker product, lower triangular; only the first has a size."""
