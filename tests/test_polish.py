@@ -7,9 +7,10 @@ import pytest
 from calibrated import BLOCK, INPUT, net_of, sample
 from test_calibration import apart, smaller
 
-from caffesurgery.calibration import Levers, fit, polished, watched
+from caffesurgery.calibration import Levers, fit, polish, polished, watched
 from caffesurgery.calibration.checkpoints import checkpoints
 from caffesurgery.calibration.descent import RATE, Adam, Way
+from caffesurgery.calibration.store import Store
 
 MANY = (
     INPUT
@@ -107,8 +108,25 @@ def test_adam_moves_as_by_its_formulas():
     assert np.allclose(blobs[0][0], value.detach().numpy(), rtol=1e-5)
 
 
+def test_images_are_seen_as_they_are_and_mirrored():
+    shaped, blobs = net_of(BLOCK)
+    images, ports = sample(10), [(len(shaped(1).layers) - 1, 0)]
+    with Store() as store:
+        made = polish._Originals(shaped, blobs, ports, store)
+        made.fill(images, 4, 2)
+        assert made.sizes == [4, 4, 4, 4, 2, 2]
+        for first, mirrored in ((0, 1), (2, 3), (4, 5)):
+            seen, other = made.inputs(first)["data"], made.inputs(mirrored)["data"]
+            assert np.array_equal(seen[..., ::-1], other)
+            way = Way(shaped(len(other)), frozenset(), ports)
+            wanted = way.there(blobs, {"data": other})[ports[0]]
+            assert np.array_equal(made.at(mirrored, ports[0]), wanted)
+            assert not np.allclose(made.at(first, ports[0]), wanted)
+
+
 @pytest.mark.parametrize("scheme", ["spatial", "cp3"])
-def test_a_polish_brings_a_fitted_net_closer_still(scheme):
+def test_a_polish_brings_a_fitted_net_closer_still(monkeypatch, scheme):
+    monkeypatch.setattr(polish, "ROUNDS", 30)
     old, blobs, new, others, chains = smaller(scheme, 0.2)
     seen, held = sample(48), sample(8, 1)
     found = fit(old, new, blobs, others, chains, seen, held, Levers(), jobs=2)
@@ -140,8 +158,6 @@ def test_at_full_ranks_there_is_nothing_to_polish():
 
 
 def test_what_would_take_too_much_time_is_let_be(monkeypatch):
-    from caffesurgery.calibration import polish
-
     old, blobs, new, others, chains = smaller("spatial", 0.4)
     layers = {name: chain.layers for name, chain in chains.items()}
     given = (old, new, blobs, others, layers, sample(8), watched(old(1)))

@@ -2,6 +2,8 @@
 
 What is minimised is the squared difference at the checkpoints, each over the variance that the
 original has there, and counting the more the later it comes: what is wrong late nothing mends.
+Images are seen mirrored as often as not: wanted is what the original makes of just these, whether
+or not that is the same, so that few images are twice as many.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from .store import Store
 from .walk import pair_units
 
 ROUNDS = 10
-"""How often each image is seen."""
+"""How often each image is seen, mirrored or not."""
 MOST_MACS = 4e12
 """Multiply-adds of the smaller net's forward and backward passes; larger nets get fewer rounds."""
 _LEAST_ROUNDS = 2
@@ -75,18 +77,19 @@ def polished(
     sample: the images; seed: draws their order; jobs, memory: as in ``fit``
     """
     one = new(sample.sizes[0])
-    rounds = min(ROUNDS, int(MOST_MACS // max(1, 3 * one.macs / sample.sizes[0] * sample.images)))
+    seen = min(ROUNDS, int(MOST_MACS // max(1, 3 * one.macs / sample.sizes[0] * sample.images)))
     pairs = _pairs(old(sample.sizes[0]), one, chains, watched)
     learning = _learning(one, chains)
     ways = Way(one, learning, [port for _, port in pairs])
     pairs = [(before, after) for before, after in pairs if ways.moves(after)]
-    if rounds < _LEAST_ROUNDS or not pairs:
+    if seen < _LEAST_ROUNDS or not pairs:
         return {}
     with Store(memory) as store, blas_threads(1):
         made = _Originals(old, old_blobs, [port for port, _ in pairs], store)
         size = _piece(new, sample)
         made.fill(sample, size, jobs)
         pieces = _PIECES * max(1, min(_PIECE, sample.sizes[0]) // size)
+        rounds = max(1, round(seen * sample.images / sum(made.sizes)))
         checks = [
             _Check(*pair, weight) for pair, weight in zip(pairs, made.weights(len(pairs)))
             if weight > 0
@@ -141,13 +144,15 @@ class _Originals:
         self._sums = np.zeros((3, len(ports)))
 
     def fill(self, sample: Sample, size: int, jobs: int | None) -> None:
-        """Look at all images."""
+        """Look at all images, and at what a mirror makes of them."""
         for batch in range(len(sample)):
             inputs, count = sample.load(batch), sample.sizes[batch]
             pieces = [
                 {name: array[at : at + size] for name, array in inputs.items()}
                 for at in range(0, count, size)
             ]
+            if any(array.ndim == 4 for array in inputs.values()):
+                pieces += [_mirrored(piece) for piece in pieces]
             for piece, sums in zip(pieces, all_done(self._looked_at, pieces, jobs)):
                 for port, array in zip(self._ports, sums[1]):
                     self._store.put((len(self.sizes), port), array)
@@ -182,6 +187,14 @@ class _Originals:
     def at(self, piece: int, port: Port) -> np.ndarray:
         """What the old net made."""
         return self._store.get((piece, port))
+
+
+def _mirrored(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with left for right in all that has the axes of an image."""
+    return {
+        name: np.ascontiguousarray(array[..., ::-1]) if array.ndim == 4 else array
+        for name, array in inputs.items()
+    }
 
 
 class _Descent:
