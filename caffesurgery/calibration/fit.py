@@ -8,16 +8,17 @@ the finished net will have.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..forward.alone import run_layer
 from ..forward.weights import Blobs
 from .chains import Chain, Ends, solve_chain
 from .moments import LARGEST
 from .onward import find_shortcut, has_statistics, output_weights
 from .patches import TYPES, Draw, is_transposed, output_axis, patch_size
-from .refit import Line, pair_sums, pairs_of, refit
+from .refit import Line, Refitted, pair_sums, pairs_of, refit
 from .sample import Sample, Shaped
 from .statistics import (
     affine_lost,
@@ -29,6 +30,7 @@ from .statistics import (
 )
 from .store import Store
 from .walk import Step, Unit, Walk
+from .wide import is_wide, leading_chain, output_sums
 
 Progress = Callable[[str, float], None]
 
@@ -116,7 +118,7 @@ class _Fitter:
             walk.each(lambda step: self._plain(unit, step))
         elif unit.replaced and self.levers.refit and own:
             large = patch_size(walk.old.layers[unit.old])[1] > LARGEST
-            (self._refit_last if large else self._solve)(unit, last)
+            (self._refit_large if large else self._solve)(unit, last)
         elif self._is_corrected(entry) and own and self.levers.statistics:
             self._correct(unit, last)
         elif has_statistics(entry) and own and self.levers.statistics:
@@ -165,9 +167,7 @@ class _Fitter:
             for own in (walk.old_blobs[unit.old], blobs[-1])
         )
         shaped = [np.reshape(own[0], part.weight_shape) for own, part in zip(blobs, chain.parts)]
-        weights = output_weights(walk.new, walk.new_blobs, last)
-        ends = Ends(len(blobs[-1]) > 1, self._normalised(last), weights)
-        images = walk.samples[0].images
+        ends, images = self._ends(last), walk.samples[0].images
         found = solve_chain(chain, fitted, held, images, shaped, biases, ends, walk.jobs)
         if found.changed:
             for index, own, factor in zip(unit.new, blobs, found.factors):
@@ -176,30 +176,86 @@ class _Fitter:
         self._tell(unit, "refit" if found.changed else "", found.before, found.after)
         walk.each(lambda step: self._rest(unit, step, unit.new))
 
-    def _refit_last(self, unit: Unit, last: int) -> None:
-        """Only the last factor of a chain: its layer's patches are too large to be added up."""
+    def _refit_large(self, unit: Unit, last: int) -> None:
+        """The last factor of a chain alone, where its layer's patches are too large to be added up,
+        and the first where that is told by what the layer puts out."""
         walk = self.walk
+        chain = self.chains[walk.old.layers[unit.old].layer.name]
 
-        def gather(step: Step) -> tuple:
-            made = walk.compute(unit, "old", unit.old, step)
+        def begin(step: Step) -> tuple:
+            walk.compute(unit, "old", unit.old, step)
             for index in unit.new[:-1]:
                 walk.compute(unit, "new", index, step)
-            return pair_sums(walk.entry("new", last, step), walk.bottoms("new", last, step), made)
+            return ()
 
-        fitted, held = (pairs_of(walk.new.layers[last], sums) for sums in walk.each(gather))
-        blobs = walk.new_blobs[last]
+        walk.each(begin)
+        first, *_, start = (walk.new_blobs[index][0] for index in unit.new)
+        found = self._last_refitted(unit, last, start)
+        before = found.before
+        if is_wide(chain):
+            ends, images = self._ends(last), walk.samples[0].images
+            other_first, start = leading_chain(chain, self._dense_sums(unit), images, ends)
+            self._replace_first(unit, other_first)
+            other = self._last_refitted(unit, last, start)
+            if other.after < found.after:
+                found = replace(other, changed=True)
+            else:
+                self._replace_first(unit, first)
+        if found.changed:
+            lines = found.line.matrix, found.line.bias
+            self._set(
+                last, [np.reshape(a, np.shape(b)) for a, b in zip(lines, walk.new_blobs[last])]
+            )
+        self._tell(unit, "refit" if found.changed else "", before, found.after)
+        walk.each(lambda step: self._rest(unit, step, unit.new[-1:]))
+
+    def _last_refitted(self, unit: Unit, last: int, kernel: np.ndarray) -> Refitted:
+        """The last factor of a chain, by what the others make and the old layer made."""
+        walk = self.walk
+        fitted, held = (
+            pairs_of(walk.new.layers[last], sums)
+            for sums in walk.each(
+                lambda step: pair_sums(
+                    walk.entry("new", last, step),
+                    walk.bottoms("new", last, step),
+                    walk.tops("old", unit.old, step),
+                )
+            )
+        )
         groups, outputs, size = fitted.yz.shape
-        bias = blobs[1] if len(blobs) > 1 else np.zeros(groups * outputs)
+        own = walk.new_blobs[last]
+        bias = own[1] if len(own) > 1 else np.zeros(groups * outputs)
         start = Line(
-            np.asarray(blobs[0], np.float64).reshape(groups, outputs, size),
+            np.asarray(kernel, np.float64).reshape(groups, outputs, size),
             np.asarray(bias, np.float64).reshape(groups, outputs),
         )
-        found = refit(fitted, held, start, len(blobs) > 1, self._normalised(last))
-        if found.changed:
-            lines = (found.line.matrix, found.line.bias)
-            self._set(last, [np.reshape(a, np.shape(b)) for a, b in zip(lines, blobs)])
-        self._tell(unit, "refit" if found.changed else "", found.before, found.after)
-        walk.each(lambda step: self._rest(unit, step, unit.new[-1:]))
+        ends = self._ends(last)
+        return refit(fitted, held, start, ends.bias, ends.normalised, ends.weights)
+
+    def _dense_sums(self, unit: Unit) -> list[np.ndarray]:
+        """Of the images that are fitted to: what the old layer makes of what the chain sees."""
+        walk, entry = self.walk, self.walk.old.layers[unit.old]
+        axis, groups = output_axis(entry), patch_size(entry)[0]
+
+        def gather(step: Step) -> tuple:
+            blobs, bottoms = walk.old_blobs[unit.old], walk.bottoms("new", unit.new[0], step)
+            made = run_layer(walk.entry("old", unit.old, step), blobs, bottoms)
+            return output_sums(made, axis, groups)
+
+        return walk.each(gather)[0]
+
+    def _replace_first(self, unit: Unit, kernel: np.ndarray) -> None:
+        """Another first factor of a chain of two."""
+        walk, first = self.walk, unit.new[0]
+        own = walk.new_blobs[first]
+        self._set(first, [np.reshape(kernel, np.shape(own[0])), *own[1:]])
+
+        def run(step: Step) -> tuple:
+            entry, bottoms = walk.entry("new", first, step), walk.bottoms("new", first, step)
+            walk.replace_tops(first, step, run_layer(entry, walk.new_blobs[first], bottoms))
+            return ()
+
+        walk.each(run)
 
     def _correct(self, unit: Unit, last: int) -> None:
         walk, blobs = self.walk, self.walk.new_blobs[last]
@@ -265,6 +321,12 @@ class _Fitter:
             for reader, _ in graph.consumers(index, top)
         ]
         return bool(readers) and all(has_statistics(entry) for entry in readers)
+
+    def _ends(self, last: int) -> Ends:
+        """What comes of the outputs of a chain's last layer."""
+        blobs = self.walk.new_blobs
+        weights = output_weights(self.walk.new, blobs, last)
+        return Ends(len(blobs[last]) > 1, self._normalised(last), weights)
 
     def _set(self, index: int, arrays: Sequence[np.ndarray]) -> None:
         self.walk.new_blobs[index] = [np.asarray(array, np.float32) for array in arrays]

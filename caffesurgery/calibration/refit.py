@@ -142,22 +142,31 @@ class Refitted:
     changed: bool
 
 
-def refit(fit: Pairs, held: Pairs, start: Line, has_bias: bool, normalised: bool) -> Refitted:
+def refit(
+    fit: Pairs,
+    held: Pairs,
+    start: Line,
+    has_bias: bool,
+    normalised: bool,
+    weights: np.ndarray | None = None,
+) -> Refitted:
     """The best of ``start``, ``start`` with its bias moved, and its refits, judged on ``held``.
 
     has_bias: whether the layer has one; normalised: whether a BatchNorm behind it takes up the mean
+    weights: (g o,), what an error of each output counts; None where all count alike
     """
+    scale = np.ones(start.bias.shape) if weights is None else weights.reshape(start.bias.shape)
     tried = [start]
     if has_bias:
         tried.append(Line(start.matrix, fit.best_bias(start.matrix)))
     tried += solved_lines(fit, start, has_bias or normalised)
-    errors = [_error(held, line, normalised and not has_bias) for line in tried]
+    errors = [_error(held, line, normalised and not has_bias, scale) for line in tried]
     best = int(np.argmin(errors))
     return Refitted(tried[best], errors[0], errors[best], best > 0)
 
 
-def _error(pairs: Pairs, line: Line, ignore_mean: bool) -> float:
+def _error(pairs: Pairs, line: Line, ignore_mean: bool, scale: np.ndarray) -> float:
     if ignore_mean:
         line = Line(line.matrix, pairs.best_bias(line.matrix))
-    whole = float(pairs.spread.sum())
-    return float(np.sqrt(pairs.lost(line).sum() / whole)) if whole > 0 else 0.0
+    whole = float((pairs.spread * scale).sum())
+    return float(np.sqrt((pairs.lost(line) * scale).sum() / whole)) if whole > 0 else 0.0

@@ -25,7 +25,7 @@ Axes = tuple[int, ...]
 
 _FLOOR = 1e-6
 """The least eigenvalue of a covariance, over its norm, that a square root is taken of."""
-_ROUNDED = 1e-6
+ROUNDED = 1e-6
 """Variance over mean square below which inputs are constant: Gram matrices are float32."""
 
 
@@ -104,7 +104,7 @@ class Metric:
         found = mean[:, :, None] * mean[:, None, :]
         np.subtract(gram, found, out=found)
         for one, whole in zip(found, gram):
-            if np.trace(one) <= _ROUNDED * np.trace(whole):
+            if np.trace(one) <= ROUNDED * np.trace(whole):
                 one[:] = 0
         return found
 
@@ -248,23 +248,35 @@ def marginal(covariance: np.ndarray, sizes: Sequence[int], axes: Axes) -> np.nda
 
 
 def shrunk(covariance: np.ndarray, samples: float) -> np.ndarray:
-    """(1 - p) C + p mu I, mu the mean eigenvalue of C (n, n); positive definite.
+    """(1 - p) C + p mu I, mu the mean eigenvalue of C (n, n), p its ``shrinkage``.
 
-    p is that of oracle approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010, equation 23), made
-    for few Gaussian samples: it falls with their number.  At the least p mu is 1e-6 of the norm of
-    C, above what rounding can make of an eigenvalue of zero.
+    Positive definite: at the least p mu is 1e-6 of the norm of C, above what rounding can make of
+    an eigenvalue of zero.
     """
     n = len(covariance)
     mu = float(np.trace(covariance)) / n
     if not mu > 0:
         return np.eye(n)
-    squares = float(np.einsum("ij,ij->", covariance, covariance)) / mu**2
-    wanted = (1 - 2 / n) * squares + n * n
-    p = wanted / max((samples + 1 - 2 / n) * (squares - n), 1e-300)
-    p = min(max(p, _FLOOR * squares**0.5), 1.0)
+    p = shrinkage(covariance, samples)
     found = (1 - p) * covariance
     np.einsum("ii->i", found)[:] += p * mu
     return found
+
+
+def shrinkage(covariance: np.ndarray, samples: float) -> float:
+    """p of oracle approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010, equation 23).
+
+    C is (n, n).  Made for few Gaussian samples: it falls with their number, to 1e-6 of |C| / mu; it
+    is 1 for C = 0.
+    """
+    n = len(covariance)
+    mu = float(np.trace(covariance)) / n
+    if not mu > 0:
+        return 1.0
+    squares = float(np.einsum("ij,ij->", covariance, covariance)) / mu**2
+    wanted = (1 - 2 / n) * squares + n * n
+    p = wanted / max((samples + 1 - 2 / n) * (squares - n), 1e-300)
+    return min(max(p, _FLOOR * squares**0.5), 1.0)
 
 
 def _times(block: np.ndarray, axes: Axes, root: np.ndarray) -> np.ndarray:
