@@ -6,7 +6,7 @@ from calibrated import BLOCK, INPUT, LINEAR, net_of, sample
 
 from caffesurgery.calibration import collect, outputs, watched
 from caffesurgery.calibration.guard import disturbance
-from caffesurgery.calibration.probe import probe_of, with_worth
+from caffesurgery.calibration.probe import ERROR, probe_of, with_worth
 from caffesurgery.decompose.metric import Metric
 from caffesurgery.forward.alone import run_layer
 
@@ -102,4 +102,4 @@ def test_a_probe_makes_the_error_that_it_says_and_keeps_the_mean(name):
     axes = (0, 2, 3) if name == "conv" else 0
     assert np.allclose(made.mean(axes), top.mean(axes), atol=1e-4)
     lost = np.square(made - top).sum() / np.square(top - top.mean(axes, keepdims=True)).sum()
-    assert lost == pytest.approx(probe.squared, rel=1e-3)
+    assert lost == pytest.approx(ERROR, rel=1e-3)

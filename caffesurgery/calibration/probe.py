@@ -66,7 +66,7 @@ def _lost(
     changes = {index: probe.disturbed for index, probe in probes.items()}
     reruns = Reruns(shaped, sample.sizes[0], blobs, changes, [one.blob for one in kept])
     found = disturbances(reruns, sample, kept, None, jobs, progress)
-    return {index: found[index] / probe.squared for index, probe in probes.items()}
+    return {index: found[index] / ERROR for index in probes}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +74,10 @@ class Probe:
     """A little that is added to the kernel of a layer.
 
     kernel: as the layer's weights lie; shift: (T,), with which the mean of the outputs stays
-    squared: the squared relative output error that this makes
     """
 
     kernel: np.ndarray
     shift: np.ndarray
-    squared: float
 
     def disturbed(
         self, entry: LayerShapes, tops: Sequence[np.ndarray], bottoms: Sequence[np.ndarray]
@@ -98,7 +96,7 @@ class Probe:
 def probe_of(
     entry: LayerShapes, own: Sequence[np.ndarray], metric: Metric, seed: int
 ) -> Probe | None:
-    """The noise for a layer with these blobs; None for one whose outputs are always the same."""
+    """Noise for a layer with these blobs; None where its outputs are always the same."""
     turned, fresh = is_transposed(entry.layer), metric.fresh()
     kernel = np.asarray(own[0].T if turned else own[0], np.float64)
     flat = kernel.reshape(len(kernel), -1)
@@ -109,4 +107,4 @@ def probe_of(
     noise *= (ERROR * whole / fresh.lost(noise)) ** 0.5
     shift = metric.shift(flat, flat + noise) if metric.centred else np.zeros(len(flat), np.float32)
     laid = (noise.T if turned else noise).reshape(np.shape(own[0])).astype(np.float32)
-    return Probe(np.ascontiguousarray(laid), shift, ERROR)
+    return Probe(np.ascontiguousarray(laid), shift)

@@ -54,7 +54,7 @@ def leading_chain(
     blocks = (np.split(each, chain.group) for each in (chain.kernel, weights))
     for g, (block, weight) in enumerate(zip(*blocks)):
         scale = np.sqrt(np.maximum(weight, 1e-6 * max(weight.mean(), _TINY)))
-        rows = (block.reshape(len(block), -1) * scale[:, None]).astype(np.float32)
+        rows = block.reshape(len(block), -1) * scale[:, None].astype(np.float32)
         alone = matmul(rows, np.ascontiguousarray(rows.T)).astype(np.float64)
         seen = squares[g] / count * np.outer(scale, scale)
         mean = total[g] / count * scale * ends.free_mean
