@@ -65,8 +65,8 @@ def _lost(
     kept = watched(shaped(sample.sizes[0]))
     changes = {index: probe.disturbed for index, probe in probes.items()}
     reruns = Reruns(shaped, sample.sizes[0], blobs, changes, [one.blob for one in kept])
-    found = disturbances(reruns, sample, kept, None, jobs, progress)
-    return {index: found[index] / ERROR for index in probes}
+    found = disturbances(reruns, sample, kept, jobs, progress)
+    return {index: each / ERROR for index, each in found.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,30 +101,25 @@ def disturbances(
     reruns: Reruns,
     sample: Sample,
     kept: Sequence[Watched],
-    references: Sequence[dict] | None = None,
     jobs: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[int, float]:
-    """How far each change moves the outputs from ``references``, of each batch, by default those of
-    the net as it is; that itself is under -1.  ``jobs`` batches run at a time."""
+    """How far each change moves the outputs, by its index; ``jobs`` batches run at a time."""
 
     def run(number: int) -> tuple[dict, dict[int, np.ndarray]]:
         made = reruns(sample.sizes[number], sample.load(number))
-        first, base = next(made)
-        wanted = base if references is None else references[number]
-        found = {first: moved(wanted, base, kept)}
-        found.update((index, moved(wanted, other, kept)) for index, other in made)
-        return wanted, found
+        _, base = next(made)
+        return base, {index: moved(base, other, kept) for index, other in made}
 
-    wanted, sums = [], {}
+    bases, sums = [], {}
     with blas_threads(1):
-        for done, (one, found) in enumerate(all_done(run, range(len(sample)), jobs), 1):
-            wanted.append(one)
+        for done, (base, found) in enumerate(all_done(run, range(len(sample)), jobs), 1):
+            bases.append(base)
             for index, each in found.items():
                 sums[index] = sums.get(index, 0.0) + each
             if progress:
                 progress(f"batch {done} of {len(sample)}", done / len(sample))
-    whole = spread(wanted, kept)
+    whole = spread(bases, kept)
     return {index: float(np.mean(each / whole)) for index, each in sums.items()}
 
 

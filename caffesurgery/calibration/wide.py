@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..decompose.evened import evened
-from ..decompose.metric import ROUNDED, seen_axes, shrinkage
+from ..decompose.metric import ROUNDED, scales_of, seen_axes, shrinkage
 from ..decompose.truncated import leading_columns, matmul
 from .chains import Chain, Ends
 
@@ -49,11 +49,10 @@ def leading_chain(
     chain is the truncated SVD of W, as ``decompose.metric`` draws those of patches towards I.
     """
     squares, total, count = sums
-    weights = np.ones(len(chain.kernel)) if ends.weights is None else np.asarray(ends.weights)
+    scales = np.ones(len(chain.kernel)) if ends.weights is None else scales_of(ends.weights)
     rank, factors = chain.parts[0].out // chain.group, []
-    blocks = (np.split(each, chain.group) for each in (chain.kernel, weights))
-    for g, (block, weight) in enumerate(zip(*blocks)):
-        scale = np.sqrt(np.maximum(weight, 1e-6 * max(weight.mean(), _TINY)))
+    blocks = (np.split(each, chain.group) for each in (chain.kernel, scales))
+    for g, (block, scale) in enumerate(zip(*blocks)):
         rows = block.reshape(len(block), -1) * scale[:, None].astype(np.float32)
         alone = matmul(rows, np.ascontiguousarray(rows.T)).astype(np.float64)
         seen = squares[g] / count * np.outer(scale, scale)

@@ -116,9 +116,7 @@ class Metric:
     @cached_property
     def scales(self) -> np.ndarray:
         """(T,): what every output is multiplied with; only its square root of ``weights``."""
-        weights = np.asarray(self.weights, np.float64)
-        floor = _FLOOR * max(float(weights.mean()), np.finfo(np.float32).tiny)
-        return np.sqrt(np.maximum(weights, floor))
+        return scales_of(self.weights)
 
     def check(self, kernel: np.ndarray, group: int) -> None:
         """DecomposeError unless it is for a kernel (T, S / group, D, E) of so many groups."""
@@ -223,6 +221,13 @@ class Metric:
         if self.weights is not None:
             rows = rows * np.sqrt(np.asarray(self.weights, np.float64))[:, None]
         return [np.ascontiguousarray(block) for block in np.split(rows, self.group)]
+
+
+def scales_of(weights: np.ndarray) -> np.ndarray:
+    """(T,) float64: the square roots of what outputs count, none of them 0."""
+    weights = np.asarray(weights, np.float64)
+    floor = _FLOOR * max(float(weights.mean()), np.finfo(np.float32).tiny)
+    return np.sqrt(np.maximum(weights, floor))
 
 
 def seen_axes(parts: Sequence[Part]) -> list[Axes]:
