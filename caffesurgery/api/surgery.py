@@ -16,6 +16,7 @@ from .model import Model, Progress, stage_of
 
 if TYPE_CHECKING:  # surgery brings SciPy, which looking at a net does not need
     from ..decompose.metric import Metric
+    from ..decompose.outputs import OutputMetric
     from ..surgery.apply import Operated
     from ..surgery.explain import Explained
     from ..surgery.plan import Plan
@@ -54,7 +55,7 @@ def plan(
     jobs: int | None = None,
     dask: str | None = None,
     may_be_empty: bool = False,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Metric | OutputMetric] | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose what to decompose, and at which ranks.

@@ -1,12 +1,14 @@
 """Second moments of what layers see of images, streamed: memory does not grow with the images.
 
-Products of patches are made in float32, some thousands at a time, added up in float64, and kept in
-float32, as are those of all layers at once.
+Where patches are too large, they are those of what the layer puts out.  Products are made in
+float32, some thousands of patches at a time, added up in float64, and kept in float32, as are those
+of all layers at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import local
 
 import numpy as np
@@ -18,8 +20,9 @@ from ..forward.threads import blas_threads
 from ..forward.weights import Blobs
 from ..net.shapes import LayerShapes, NetShapes
 from .ordered import Turns, in_turn
-from .patches import TYPES, gram_of, patch_size, seen_blocks
+from .patches import TYPES, gram_of, output_axis, patch_size, seen_blocks
 from .sample import Sample, Shaped
+from .wide import is_told, output_sums
 
 LARGEST = 8192
 """Numbers of the largest patch whose Gram matrix is kept: 512 MiB of float64."""
@@ -63,6 +66,20 @@ def measured_layers(shapes: NetShapes, names: Sequence[str] | None = None) -> di
     return found
 
 
+def output_layers(shapes: NetShapes, names: Sequence[str] | None = None) -> frozenset[int]:
+    """The layers whose outputs are looked at, as their patches are too large; none that share their
+    kernel.  ``names`` None: all."""
+    owners = Counter(entry.owners[0][0] for entry in shapes.layers if entry.owners)
+    return frozenset(
+        index
+        for index, entry in enumerate(shapes.layers)
+        if entry.layer.type in TYPES and not entry.unknown
+        and (names is None or entry.layer.name in names)
+        and patch_size(entry)[1] > LARGEST and owners[entry.owners[0][0]] == 1
+        and is_told(entry.tops[0][output_axis(entry)] // patch_size(entry)[0])
+    )  # fmt: skip
+
+
 def collect(
     shaped: Shaped,
     blobs: Blobs,
@@ -73,13 +90,14 @@ def collect(
 ) -> dict[str, Moments]:
     """Moments of the inputs of every layer, or of those in ``names``, by layer name.
 
-    Layers that share their kernel get the moments of all of them together.  Layers whose patches
-    have more than ``LARGEST`` numbers are left out.  ``jobs`` batches run at a time; the sums do
-    not depend on how many.  NetError for what cannot be computed, and for values not finite.
+    Layers that share their kernel get the moments of all of them together.  Of layers whose patches
+    have more than ``LARGEST`` numbers it is those of the outputs.  ``jobs`` batches run at a time;
+    the sums do not depend on how many.  NetError for what cannot be computed, and for values not
+    finite.
     """
     first = shaped(sample.sizes[0])
-    wanted = measured_layers(first, names)
-    sums = {index: Sums() for index in wanted}
+    wanted, wide = measured_layers(first, names), output_layers(first, names)
+    sums = {index: Sums() for index in (*wanted, *wide)}
     own = local()
 
     def runner_of(images: int) -> Runner:
@@ -88,23 +106,34 @@ def collect(
             runners[images] = Runner(shaped(images), blobs)
         return runners[images]
 
+    def of_layer(runner: Runner, index: int) -> Iterator[tuple]:
+        entry = runner.shapes.layers[index]
+        if index in wide:
+            yield output_sums(runner.tops(index), output_axis(entry), patch_size(entry)[0])
+        elif index in wanted:
+            for seen in seen_blocks(entry, runner.bottoms(index)):
+                yield seen.squares(), seen.total(), seen.width
+
     def work(number: int, turns: Turns) -> None:
         runner = runner_of(sample.sizes[number])
 
         def watch(index: int, seconds: float) -> None:
-            if index in wanted:
-                entry = runner.shapes.layers[index]
-                for seen in seen_blocks(entry, runner.bottoms(index)):
-                    found = seen.squares(), seen.total(), seen.width
-                    with turns.take(number, index):
-                        sums[index].add(*found)
+            for found in of_layer(runner, index):
+                with turns.take(number, index):
+                    sums[index].add(*found)
 
         runner.run(sample.load(number), watch)
 
     # the number of threads is BLAS's own for the whole process: set once, before any of ours start
     with np.errstate(all="ignore"), blas_threads(1):
         in_turn(work, len(sample), jobs, progress and _told(progress, sample))
-    return _together(first, wanted, sums, sample.images)
+    for index in sorted(sums):
+        _check_finite(first.layers[index], sums[index], "outputs" if index in wide else "inputs")
+    found = _together(first, wanted, sums, sample.images)
+    for index in wide:
+        entry = first.layers[index]
+        found[entry.layer.name] = _moments([(entry, sums.pop(index))], sample.images, True)
+    return found
 
 
 def _together(
@@ -122,21 +151,25 @@ def _together(
     return {shapes.layers[index].layer.name: found[owner] for index, owner in wanted.items()}
 
 
-def _moments(seen: Sequence[tuple[LayerShapes, Sums]], images: int) -> Moments:
+def _moments(
+    seen: Sequence[tuple[LayerShapes, Sums]], images: int, of_outputs: bool = False
+) -> Moments:
     """Of layers that share a kernel, mostly only one."""
-    for entry, sums in seen:
-        if not (np.isfinite(sums.total).all() and np.isfinite(sums.squares).all()):
-            raise NetError(
-                f"{entry.layer.where()}: its inputs become NaN or infinite for these images; see "
-                "whether they are prepared as the net takes them, and whether its weights are "
-                "finite"
-            )
     count = sum(sums.count for _, sums in seen)
     total = sum(sums.total for _, sums in seen)
-    grams = [gram_of(entry, sums.squares) for entry, sums in seen]
+    grams = [s.squares if of_outputs else gram_of(entry, s.squares) for entry, s in seen]
     gram = grams[0] if len(grams) == 1 else sum(grams)
     single = np.divide(gram, count, out=np.empty(gram.shape, np.float32), casting="same_kind")
-    return Moments(total / count, single, count, images)
+    return Moments(total / count, single, int(count), images, of_outputs)
+
+
+def _check_finite(entry: LayerShapes, sums: Sums, what: str) -> None:
+    """NetError for sums of ``what`` that are not finite."""
+    if not (np.isfinite(sums.total).all() and np.isfinite(sums.squares).all()):
+        raise NetError(
+            f"{entry.layer.where()}: its {what} become NaN or infinite for these images; see "
+            "whether they are prepared as the net takes them, and whether its weights are finite"
+        )
 
 
 def _told(progress: Progress, sample: Sample) -> Callable[[int], None]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from ..decompose.metric import Metric
+from ..decompose.outputs import OutputMetric
 from ..forward.alone import run_layer
 from ..forward.weights import Blobs
 from ..net.shapes import LayerShapes
@@ -31,10 +33,10 @@ def with_worth(
     shaped: Shaped,
     blobs: Blobs,
     sample: Sample,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric | OutputMetric],
     jobs: int | None = None,
     progress: Callable[[str, float], None] | None = None,
-) -> dict[str, Metric]:
+) -> dict[str, Metric | OutputMetric]:
     """The metrics, by layer name, each with what an error of its layer is worth to the net.
 
     shaped, blobs: the net; sample: the images on which its outputs are compared
@@ -69,8 +71,17 @@ def _lost(
     return {index: each / ERROR for index, each in found.items()}
 
 
+class Probe(Protocol):
+    """A little that is added to what a layer makes."""
+
+    def disturbed(
+        self, entry: LayerShapes, tops: Sequence[np.ndarray], bottoms: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The tops of the layer with it."""
+
+
 @dataclass(frozen=True, eq=False)
-class Probe:
+class KernelProbe:
     """A little that is added to the kernel of a layer.
 
     kernel: as the layer's weights lie; shift: (T,), with which the mean of the outputs stays
@@ -93,18 +104,55 @@ class Probe:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class OutputProbe:
+    """A little that is added to the kernel of a layer, told by what it does to the outputs y.
+
+    mixing: N (g, T / g, T / g), of which N (y - mean) is added; mean: (T,) of y
+    """
+
+    mixing: np.ndarray
+    mean: np.ndarray
+
+    def disturbed(
+        self, entry: LayerShapes, tops: Sequence[np.ndarray], bottoms: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The tops of the layer with it."""
+        axis, found = output_axis(entry), []
+        for top in tops:
+            moved = np.moveaxis(top, axis, -1)
+            rows = (moved - self.mean).reshape(-1, *self.mixing.shape[:2]).transpose(1, 2, 0)
+            made = np.matmul(self.mixing, rows).transpose(2, 0, 1).reshape(moved.shape)
+            found.append(np.ascontiguousarray(np.moveaxis(moved + made, -1, axis)))
+        return found
+
+
 def probe_of(
-    entry: LayerShapes, own: Sequence[np.ndarray], metric: Metric, seed: int
+    entry: LayerShapes, own: Sequence[np.ndarray], metric: Metric | OutputMetric, seed: int
 ) -> Probe | None:
     """Noise for a layer with these blobs; None where its outputs are always the same."""
+    random = np.random.default_rng(seed)
+    if isinstance(metric, OutputMetric):
+        return _of_outputs(own, metric, random)
     turned, fresh = is_transposed(entry.layer), metric.fresh()
     kernel = np.asarray(own[0].T if turned else own[0], np.float64)
     flat = kernel.reshape(len(kernel), -1)
     whole = fresh.lost(flat)
     if not whole > 0:
         return None
-    noise = fresh.noise(len(flat), np.random.default_rng(seed))
+    noise = fresh.noise(len(flat), random)
     noise *= (ERROR * whole / fresh.lost(noise)) ** 0.5
     shift = metric.shift(flat, flat + noise) if metric.centred else np.zeros(len(flat), np.float32)
     laid = (noise.T if turned else noise).reshape(np.shape(own[0])).astype(np.float32)
-    return Probe(np.ascontiguousarray(laid), shift)
+    return KernelProbe(np.ascontiguousarray(laid), shift)
+
+
+def _of_outputs(
+    own: Sequence[np.ndarray], metric: OutputMetric, random: np.random.Generator
+) -> OutputProbe | None:
+    if not metric.whole > 0:
+        return None
+    noise = metric.noise(random)
+    noise *= np.float32((ERROR * metric.whole / metric.lost(noise)) ** 0.5)
+    mean = np.zeros(len(metric.scales)) if metric.mean is None else metric.mean + sum(own[1:])
+    return OutputProbe(noise, np.asarray(mean, np.float32))

@@ -34,7 +34,8 @@ class Moments:
     """What images say of the patches that a layer sees, for each of its g groups.
 
     A patch has n = S / g * D * E numbers in the order of the kernel's axes (S, D, E), zero padding
-    included, one patch for each output pixel.
+    included, one patch for each output pixel.  Where ``of_outputs``, they are of what the layer
+    puts out there instead, bias included: n = T / g (see ``outputs``).
 
     mean: (g, n) float64, the mean patch
     gram: (g, n, n) float64 or float32, the mean of x x^T, not centred
@@ -45,6 +46,7 @@ class Moments:
     gram: np.ndarray
     count: int
     images: int
+    of_outputs: bool = False
 
     def __post_init__(self):
         group, size = np.shape(self.mean)
@@ -98,15 +100,9 @@ class Metric:
     @cached_property
     def covariances(self) -> Sequence[np.ndarray]:
         """g times (n, n) float64: C of each group, exactly as the images have it."""
-        mean, gram = self.moments.mean, self.moments.gram
         if not self.centred:
-            return np.asarray(gram, np.float64)
-        found = mean[:, :, None] * mean[:, None, :]
-        np.subtract(gram, found, out=found)
-        for one, whole in zip(found, gram):
-            if np.trace(one) <= ROUNDED * np.trace(whole):
-                one[:] = 0
-        return found
+            return np.asarray(self.moments.gram, np.float64)
+        return [freed(self.moments, g) for g in range(self.group)]
 
     @cached_property
     def regular(self) -> Sequence[np.ndarray]:
@@ -221,6 +217,16 @@ class Metric:
         if self.weights is not None:
             rows = rows * np.sqrt(np.asarray(self.weights, np.float64))[:, None]
         return [np.ascontiguousarray(block) for block in np.split(rows, self.group)]
+
+
+def freed(moments: Moments, g: int) -> np.ndarray:
+    """The covariance (n, n) of one group, float64; 0 where all patches are alike."""
+    mean, gram = moments.mean[g], moments.gram[g]
+    found = np.multiply.outer(mean, mean)
+    np.subtract(gram, found, out=found)
+    if np.trace(found) <= ROUNDED * np.trace(gram):
+        found[:] = 0
+    return found
 
 
 def scales_of(weights: np.ndarray) -> np.ndarray:

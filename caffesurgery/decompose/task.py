@@ -11,6 +11,7 @@ from ..errors import DecomposeError
 from .calibrated import calibrated
 from .geometry import Geometry
 from .metric import Metric
+from .outputs import OutputMetric
 from .scheme import SCHEMES, Aim, Decomposition
 
 
@@ -21,7 +22,8 @@ class Task:
     where: the layer, as messages tell of it
     scheme: its key in SCHEMES; ranks: totals over the groups
     aim: as far as the scheme has a use for it
-    metric: what images say of the layer's inputs; None to go by the weights alone
+    metric: what images say of the layer's inputs, or of its outputs where its chain sees whole
+        patches; None to go by the weights alone
     wanted: the kernel whose outputs are wanted, under a metric; None where that is ``kernel``
     threads: what the large products under a metric may use
     """
@@ -33,7 +35,7 @@ class Task:
     ranks: tuple[int, ...]
     seed: int = 0
     aim: Aim = Aim()
-    metric: Metric | None = None
+    metric: Metric | OutputMetric | None = None
     wanted: np.ndarray | None = None
     threads: int = 1
 
@@ -57,6 +59,8 @@ class Task:
             if self.metric is None:
                 return decompose(self.kernel)
             parts = scheme.parts(Geometry.of(self.kernel.shape, self.group), self.ranks)
+            if isinstance(self.metric, OutputMetric):
+                return self.metric.decomposed(self.kernel, parts)
             return calibrated(
                 self.kernel, self.group, parts, self.metric, decompose, aim, self.wanted,
                 self.threads,

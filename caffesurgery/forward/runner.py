@@ -104,6 +104,11 @@ class Runner:
         """What layer ``index`` read, while ``watch`` is told of it: later layers write over it."""
         return tuple(self._places[port][1] for port in self.shapes.graph.sources[index])
 
+    def tops(self, index: int) -> tuple[np.ndarray, ...]:
+        """What it made, while ``watch`` is told of it."""
+        tops = range(len(self.shapes.layers[index].tops))
+        return tuple(self._places[index, top][1] for top in tops)
+
     def _checked(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         given = {name: np.asarray(array) for name, array in inputs.items()}
         for name, array in given.items():

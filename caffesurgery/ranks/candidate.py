@@ -11,6 +11,7 @@ import numpy as np
 from ..cost import Cost, Sizes, chain_cost, dense_cost
 from ..decompose import Geometry, Scheme
 from ..decompose.metric import Metric
+from ..decompose.outputs import OutputMetric
 from ..timing import Profile, dense_part, predicted_ms
 
 
@@ -24,7 +25,7 @@ class Candidate:
     ``twins`` are the other layers that share its weights, with their sizes: they get what it gets,
     and their multiply-adds count beside its own.
 
-    ``metric`` is what images say of its inputs; None where there are none.
+    ``metric`` is what images say of its inputs, or of its outputs; None where there are none.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Candidate:
     bias: bool
     kernel: Callable[[], np.ndarray]
     twins: tuple[tuple[str, Sizes], ...] = ()
-    metric: Metric | None = None
+    metric: Metric | OutputMetric | None = None
 
     @property
     def worth(self) -> float:
@@ -43,7 +44,8 @@ class Candidate:
 
     def seen(self) -> np.ndarray:
         """The kernel as the metric sees it, so that its spectra and errors are those of the layer's
-        outputs; ``kernel()`` itself where there is none.  Of the same shape."""
+        outputs; ``kernel()`` itself where there is none.  Of the same shape, or (T, T / g, 1, 1)
+        under an ``OutputMetric``."""
         if self.metric is None:
             return self.kernel()
         parts = self.scheme.parts(self.geometry, self.scaled(0, 1))

@@ -22,7 +22,6 @@ from .methods import fit
 from .plan import Kept, LayerPlan
 from .target import Target, target
 
-AUTO = "auto"
 KNOWN_AT_ONCE = ("cp2", "svd", "channel", "spatial")
 """Schemes whose ranks for an error are read off one spectrum."""
 SEARCHED = ("tucker2", "cp3", "cp4")

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from ..cost import Cost
 from ..decompose.metric import Metric
+from ..decompose.outputs import OutputMetric, sees_patches
 from ..errors import PlanError, RankError, suggest
 from ..files.caffemodel import Caffemodel
 from ..net.shapes import NetShapes
 from ..ranks import Candidate, Choice, Skip
 from ..ranks.context import Ranks
 from ..timing import Profile, predict
-from .methods import choose
+from .methods import AUTO, choose
 from .plan import Kept
 from .target import TYPES, Target, target
 from .wishes import Wishes
@@ -30,7 +31,7 @@ def find_candidates(
     method: str,
     patterns: Sequence[str],
     wishes: Wishes = Wishes(),  # noqa: B008  frozen
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Metric | OutputMetric] | None = None,
 ) -> tuple[list[Candidate], list[Kept]]:
     """The layers that ``method`` can replace, and those it cannot, each with the reason.
 
@@ -56,8 +57,20 @@ def find_candidates(
             kept.append(Kept(name, chosen))
             continue
         candidate = _candidate(name, *chosen, found, weights)
-        candidates.append(replace(candidate, metric=(metrics or {}).get(name)))
+        candidates.append(_with_metric(candidate, (metrics or {}).get(name), method))
     return candidates, kept
+
+
+def _with_metric(
+    candidate: Candidate, metric: Metric | OutputMetric | None, method: str
+) -> Candidate:
+    """The candidate with what images say of it, where that is of use for its chain; where chains of
+    all kinds are compared, what outputs say is not."""
+    if isinstance(metric, OutputMetric):
+        parts = candidate.scheme.parts(candidate.geometry, candidate.scaled(0, 1))
+        if method == AUTO or not sees_patches(parts):
+            metric = None
+    return replace(candidate, metric=metric)
 
 
 def _candidate(name, scheme, geometry, found: Target, weights: Caffemodel) -> Candidate:

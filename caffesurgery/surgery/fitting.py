@@ -14,9 +14,11 @@ import numpy as np
 
 from ..calibration.chains import Chain
 from ..calibration.onward import has_statistics, output_weights
+from ..calibration.patches import is_transposed
 from ..calibration.sample import Shaped
 from ..decompose import compose, stability
 from ..decompose.metric import Metric, Moments
+from ..decompose.outputs import OutputMetric, sees_patches
 from ..decompose.task import Task
 from ..decompose.truncated import squared_norm
 from ..files.caffemodel import Caffemodel, NewLayer
@@ -90,35 +92,41 @@ def _chain(
     return Chain(names, one.parts, group, kernel, partial(_decomposed, task))
 
 
-def _decomposed(task: Task, metric: Metric, wanted: np.ndarray):
+def _decomposed(task: Task, metric: Metric | OutputMetric, wanted: np.ndarray):
     return replace(task, metric=metric, wanted=wanted).run()
 
 
 def metrics_of(
     shapes: NetShapes, blobs: Blobs, moments: Mapping[str, Moments]
-) -> dict[str, Metric]:
+) -> dict[str, Metric | OutputMetric]:
     """What the moments of layers say of their errors: by layer name, with what BatchNorm and Scale
     make of each output; the mean of the outputs is free where a bias or a BatchNorm takes it up."""
-    found = {}
+    found: dict[str, Metric | OutputMetric] = {}
     for index, entry in enumerate(shapes.layers):
         if entry.layer.name in moments:
             readers = [shapes.layers[reader] for reader, _ in shapes.graph.consumers(index)]
             normalised = bool(readers) and all(has_statistics(reader) for reader in readers)
             centred = normalised or len(entry.params or ()) > 1
-            weights = output_weights(shapes, blobs, index)
-            found[entry.layer.name] = Metric(moments[entry.layer.name], centred, weights)
+            seen, weights = moments[entry.layer.name], output_weights(shapes, blobs, index)
+            if seen.of_outputs:
+                kernel, *bias = blobs[index]
+                kernel = kernel.T if is_transposed(entry.layer) else kernel
+                known = OutputMetric.of(kernel, seen, centred, weights, *bias)
+            else:
+                known = Metric(seen, centred, weights)
+            found[entry.layer.name] = known
     return found
 
 
 def whitened(
     small: Smaller,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric | OutputMetric],
     progress: Callable[[str, float], None] | None = None,
 ) -> tuple[dict[int, list[np.ndarray]], float]:
     """Blobs of the chains whose layers have a metric, decomposed under it, by index; and what the
     net is then predicted to lose: the sum of their squared errors, each times what it is worth."""
     places = {e.layer.name: i for i, e in enumerate(small.shapes.layers)}
-    names = [name for name in small.chains if name in metrics]
+    names = [name for name, chain in small.chains.items() if _is_told(chain, metrics.get(name))]
     found: dict[int, list[np.ndarray]] = {}
     lost = 0.0
     for done, name in enumerate(names, 1):
@@ -132,6 +140,13 @@ def whitened(
         if progress:
             progress(name, done / len(names))
     return found, lost
+
+
+def _is_told(chain: Chain, metric: Metric | OutputMetric | None) -> bool:
+    """Whether a metric says what is best for a chain."""
+    if isinstance(metric, OutputMetric):
+        return sees_patches(chain.parts)
+    return metric is not None
 
 
 def with_blobs(

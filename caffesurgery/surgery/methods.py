@@ -17,6 +17,8 @@ from typing import NamedTuple
 from ..decompose import SCHEMES, Geometry, Scheme
 from ..errors import UsageError, suggest
 
+AUTO = "auto"
+"""The policy that compares schemes by the time of a machine (``auto``)."""
 FEW_CHANNELS = 4
 """An image has 1, 3 or 4 channels; paper 000 leaves the channels of the first layer together."""
 
@@ -60,7 +62,7 @@ POLICIES: dict[str, tuple[Callable[[Geometry], str | Leave], str]] = {
         "cp with random factors, the ablation of paper 000; fully connected layers by SVD",
     ),
     "tucker2": (_tucker2, "whole-network Tucker of paper 001: tucker2, tucker1-out or svd"),
-    "auto": (
+    AUTO: (
         _cp,
         "of all schemes the fastest for each layer at equal error, by the profile of a machine "
         "(`caffesurgery help cost`)",

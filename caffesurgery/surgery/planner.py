@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ..decompose import Aim
 from ..decompose.check import check_aim
 from ..decompose.metric import Metric
+from ..decompose.outputs import OutputMetric
 from ..errors import DecomposeError, PlanError, UsageError
 from ..files.caffemodel import Caffemodel
 from ..net.net import Net
@@ -26,7 +27,7 @@ from . import auto
 from .aims import check_aims
 from .candidates import find_candidates, rest_ms_of, rest_of, sharing, spread, with_twins
 from .made import sources
-from .methods import check_method
+from .methods import AUTO, check_method
 from .plan import Kept, LayerPlan, Plan
 from .wishes import Wishes
 
@@ -51,7 +52,7 @@ def make_plan(
     aim: Aim = Aim(),  # noqa: B008  frozen
     freeze: bool = False,
     workers: Executor | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Metric | OutputMetric] | None = None,
 ) -> Plan:
     """Plan the decomposition of ``net``.
 
@@ -109,7 +110,7 @@ def _asked_rule(method: str, ranks: str, seed: int, aim: Aim) -> Rule:
     except DecomposeError as error:
         raise UsageError(str(error)) from error
     rule = parse_rule(ranks)
-    return auto.told(rule) if method == auto.AUTO else rule
+    return auto.told(rule) if method == AUTO else rule
 
 
 def _without_wishes(
@@ -142,7 +143,7 @@ class _Problem:
         pins = wishes.pins([each.name for each in self.candidates])
         allocated = self.allocate(rule, pins)
         chosen: dict[str, LayerPlan | Kept] = {}
-        if method == auto.AUTO:
+        if method == AUTO:
             free = _without_wishes(self.candidates, wishes, pins)
             groups = [with_twins(group) for group in sharing(free, self.shapes)]
             profile = self.profile or load_profile()
