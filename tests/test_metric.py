@@ -299,7 +299,7 @@ def test_large_patches_are_polished_in_float32_and_alike_by_any_number_of_thread
     parts = scheme.parts(geometry, half("spatial", geometry))
     start = scheme.decompose(kernel, 2, half("spatial", geometry)).factors
     exact = polished(kernel, start, parts, Metric(moments))
-    monkeypatch.setattr("caffesurgery.decompose.polish._LARGE", 4)
+    monkeypatch.setattr("caffesurgery.decompose.polish.LARGE", 4)
     monkeypatch.setattr("caffesurgery.decompose.polish._ROWS", 3)
     one, many = (polished(kernel, start, parts, Metric(moments), threads=t) for t in (1, 3))
     assert all(np.array_equal(a, b) for a, b in zip(one, many))

@@ -40,6 +40,7 @@ def calibrated(
     aim: Aim = Aim(),  # noqa: B008  frozen
     wanted: np.ndarray | None = None,
     threads: int = 1,
+    optimal: bool = False,
 ) -> Decomposition:
     """The best decomposition of ``kernel`` (T, S / group, D, E) under ``metric``.
 
@@ -51,6 +52,7 @@ def calibrated(
     metric knows may come from layers that are decomposed already, and another kernel make of them
     what the original made of its own.  Then these outputs are what the error is of.
     threads: what the large products may use
+    optimal: whether what ``decompose`` finds is the best of these chains for any kernel
     """
     metric.check(kernel, group)
     metric = metric.fresh()
@@ -64,10 +66,12 @@ def calibrated(
     white = decompose(metric.whiten(wanted, parts))
     factors = metric.unwhiten(white.factors, kernel.shape, parts)
     found.append(judge(white, factors))
-    for start, ends in ((plain, plain.factors), (white, factors)):
-        found.append(judge(start, refitted(wanted, ends, parts, metric)))
+    whole_patches = len(seen_axes(parts)) == 1  # for which whitening is exact
+    if not (optimal and whole_patches):
+        for start, ends in ((plain, plain.factors), (white, factors)):
+            found.append(judge(start, refitted(wanted, ends, parts, metric)))
     best = _best(found, aim)
-    if len(seen_axes(parts)) > 1:  # else whitening was exact, and so is what it led to
+    if not whole_patches:
         ends = polished(wanted, best.factors, parts, metric, STEPS[aim.effort], threads)
         best = _best([best, judge(best, ends)], aim)
     return best if best.factors is plain.factors else judge(best, evened(best.factors, parts))

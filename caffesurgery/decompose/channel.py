@@ -68,6 +68,7 @@ class Cp2Random(Cp2):
     name = "cp2-random"
     title = "2-way CP: D x E, then 1 x 1; random factors"
     source = "ablation of paper 000, section 3.4.2"
+    optimal = False
 
     def factor(self, block, ranks, seed, tick, aim):
         matrix, rng = self.unfold(block), np.random.default_rng(seed)

@@ -15,6 +15,8 @@ from .truncated import TruncatedSVD, singular_values, truncated_svd
 class MatrixScheme(Scheme):
     """A scheme with one rank, that of an unfolding of the kernel."""
 
+    optimal = True
+
     def unfold(self, block: np.ndarray) -> np.ndarray:
         """The kernel (T, S, D, E) of one group as a matrix; a view where possible."""
         raise NotImplementedError

@@ -23,6 +23,9 @@ from .truncated import matmul
 Axes = tuple[int, ...]
 """Input axes of a kernel (T, S, D, E) without the outputs: 0 is S, 1 is D, 2 is E."""
 
+LARGE = 2048
+"""Numbers of a patch from which products with a covariance, which take nearly all of the time, are
+made in float32: the Gram matrices that it is from are no more exact."""
 _FLOOR = 1e-6
 """The least eigenvalue of a covariance, over its norm, that a square root is taken of."""
 ROUNDED = 1e-6
@@ -191,7 +194,9 @@ class Metric:
         """Mean squared change of the outputs, summed over them, for a change of the kernel."""
         total = 0.0
         for covariance, block in zip(self.covariances, self._rows(difference)):
-            total += float(np.sum(matmul(block, covariance) * block))
+            if len(covariance) > LARGE:
+                block, covariance = block.astype(np.float32), covariance.astype(np.float32)
+            total += float(np.einsum("ij,ij->", matmul(block, covariance), block, dtype=np.float64))
         return max(total, 0.0)
 
     def distance(self, kernel: np.ndarray, other: np.ndarray, whole: float | None = None) -> float:

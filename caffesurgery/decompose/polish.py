@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from .geometry import Part
-from .metric import Metric
+from .metric import LARGE, Metric
 from .truncated import matmul
 
 STEPS = {"normal": 40, "high": 120}
 """Steps of L-BFGS by effort; 40 gain most of what hundreds do, and take about as long as the
 decomposition itself."""
 
-_LARGE = 2048  # numbers of a patch from which products with the covariance are made in float32
 _ROWS = 128  # of such a product are made at a time by each thread, however many there are
 
 
@@ -56,7 +55,7 @@ def polished(
 def _times(covariance: np.ndarray, pool: ThreadPoolExecutor) -> Callable[[np.ndarray], np.ndarray]:
     """rows -> rows C, float64.  For large patches, whose products take nearly all of the time, in
     float32 and by NumPy, which lets threads work side by side."""
-    if len(covariance) <= _LARGE:
+    if len(covariance) <= LARGE:
         return lambda rows: matmul(rows, covariance)
     single = covariance.astype(np.float32)
 

@@ -39,6 +39,7 @@ class Scheme:
     rank_names: ('rank',), ('in', 'out'), ('in',), ('out',) or ('in', 'out', 'core')
     takes_max_norm: whether it has components whose norms can be bounded
     energy_is_searched: whether ranks for an energy are those for the error that leaves it
+    optimal: whether none of its chains is closer to the kernel than the one that it finds
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scheme:
     rank_names: tuple[str, ...] = ("rank",)
     takes_max_norm = False
     energy_is_searched = False
+    optimal = False
 
     # -- what a scheme says about geometry alone
 

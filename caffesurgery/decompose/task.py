@@ -63,7 +63,7 @@ class Task:
                 return self.metric.decomposed(self.kernel, parts)
             return calibrated(
                 self.kernel, self.group, parts, self.metric, decompose, aim, self.wanted,
-                self.threads,
+                self.threads, scheme.optimal,
             )  # fmt: skip
         except DecomposeError as error:
             raise DecomposeError(f"{self.where}: {error}") from error

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..decompose.matrix import MatrixScheme
 from ..decompose.truncated import singular_values
 from .candidate import Candidate
 from .context import ALONE, Ranks, RuleContext
@@ -31,7 +30,7 @@ def lost(ladders: Sequence[Ladder], context: RuleContext = ALONE) -> list[np.nda
     Truncated SVDs tell all of it; others are decomposed at six steps, and the logarithm of the
     error, which falls about linearly with the rank, is interpolated.
     """
-    tried = {k: _tried(each) for k, each in enumerate(ladders) if not _is_known(each.candidate)}
+    tried = {k: _tried(each) for k, each in enumerate(ladders) if not each.candidate.scheme.optimal}
     pairs = [
         (ladders[k].candidate, ladders[k].ranks[step])
         for k, steps in tried.items()
@@ -73,12 +72,6 @@ def predicted(
     worth = dict(zip((each.name for each in candidates), _worths(candidates)))
     found = zip(cut, fits(context, cut))
     return float(sum(worth[each.name] * (1 - one.fitness) ** 2 for (each, _), one in found))
-
-
-def _is_known(candidate: Candidate) -> bool:
-    return isinstance(candidate.scheme, MatrixScheme) and not candidate.scheme.name.endswith(
-        "random"
-    )
 
 
 def _known(ladder: Ladder) -> np.ndarray:
