@@ -1,11 +1,16 @@
 """Layers known by what they put out: the same as by what they see, where both are known."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from calibrated import INPUT, images, net_of, sample
+from nets import write_net
 from test_wide import case, chain_of, made_by
 
-from caffesurgery.calibration import collect, moments
+import caffesurgery
+from caffesurgery import forward
+from caffesurgery.calibration import Shaped, collect, moments, sample_of
 from caffesurgery.calibration.probe import ERROR, probe_of, with_worth
 from caffesurgery.decompose import compose
 from caffesurgery.decompose.metric import Metric, Moments
@@ -13,6 +18,7 @@ from caffesurgery.decompose.outputs import OutputMetric, sees_patches
 from caffesurgery.decompose.task import Task
 from caffesurgery.errors import NetError
 from caffesurgery.forward.alone import run_layer
+from caffesurgery.net.shapes import infer
 from caffesurgery.surgery.fitting import metrics_of
 
 WEIGHTS = np.array([1.0, 4, 1, 1, 9, 1, 1, 2, 1, 1, 1, 0.5])
@@ -193,3 +199,62 @@ def test_lost_is_what_a_change_of_the_outputs_makes():
     assert metric.whole == pytest.approx(
         float(((y - y.mean(1, keepdims=True)) ** 2).mean(1) @ WEIGHTS), rel=1e-3
     )
+
+
+# -- through plans and compress
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The net with more outputs, so that ranks can tell."""
+    text = NET.replace("num_output: 6", "num_output: 24").replace("num_output: 7", "num_output: 40")
+    return caffesurgery.load(*write_net(tmp_path, text.replace("dim: 4", "dim: 8")))
+
+
+def pictures(count):
+    return images(count, shape=(8, 9, 8))
+
+
+@pytest.mark.parametrize("rule", ["error=0.3", "energy=0.9"])
+@pytest.mark.parametrize("method", ["svd", "channel", "tucker1-out", "cp2"])
+def test_ranks_for_outputs_are_about_those_for_patches(model, monkeypatch, method, rule):
+    shaped = Shaped(lambda count: infer(model.net, model.phase, None, count))
+    blobs = dict(forward.load(model.shapes, model.require_weights()))
+    given, found = sample_of({"data": pictures(600)}, 50), []
+    for largest in (moments.LARGEST, 8):
+        monkeypatch.setattr(moments, "LARGEST", largest)
+        metrics = metrics_of(model.shapes, blobs, collect(shaped, blobs, given))
+        plan = caffesurgery.plan(model, method, rule, metrics=metrics)
+        found.append({layer.name: layer.ranks for layer in plan.layers})
+    by_patches, by_outputs = found
+    plain = {each.name: each.ranks for each in caffesurgery.plan(model, method, rule).layers}
+    assert by_outputs.keys() == by_patches.keys() and by_outputs != plain
+    for name, ranks in by_outputs.items():
+        assert np.allclose(ranks, by_patches[name], atol=1, rtol=0.06), name
+
+
+def test_calibration_takes_what_outputs_say(model, tmp_path, monkeypatch):
+    for module in (moments, import_module("caffesurgery.calibration.fit")):
+        monkeypatch.setattr(module, "LARGEST", 8)
+    given = caffesurgery.Calibrator(pictures(200), levers=("ranks", "whitening"))
+    report = caffesurgery.compress(
+        model, tmp_path / "out", "svd", "error=0.4", calibrate=given, onnx=False
+    )
+    told = report["calibration"]
+    stages = {stage["name"]: stage["divergence"] for stage in told["stages"]}
+    assert stages["whitening"] < 0.9 * min(stages["ranks"], stages["plain"])
+    assert told["predicted_loss"] == pytest.approx(told["measured_loss"], rel=1.0)
+
+
+def test_chains_that_do_not_see_whole_patches_go_by_the_weights(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(moments, "LARGEST", 8)
+    monkeypatch.setattr(import_module("caffesurgery.calibration.fit"), "LARGEST", 8)
+    given = caffesurgery.Calibrator(pictures(60), levers=("ranks", "whitening", "refit"))
+    report = caffesurgery.compress(
+        model, tmp_path / "out", "spatial", "error=0.3", "conv", calibrate=given, onnx=False
+    )
+    (layer,) = report["layers"]
+    (plain,) = caffesurgery.plan(model, "spatial", "error=0.3", "conv").layers
+    assert tuple(layer["ranks"].values()) == plain.ranks
+    told = report["calibration"]
+    assert told["kept"] <= told["plain"]
