@@ -1,4 +1,4 @@
-"""What each step of a layer loses, and from that what a net is predicted to lose.
+"""What each step of a layer loses, for the rules that minimise what a net is predicted to lose.
 
 Of a layer it is the squared relative error, of the outputs where images say what it sees, else of
 the weights, times what that is worth to the net.  Of a net it is the sum over its layers, as for
@@ -8,13 +8,13 @@ them makes good what was lost before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..decompose.truncated import singular_values
 from .candidate import Candidate
-from .context import ALONE, Ranks, RuleContext
+from .context import ALONE, RuleContext
 from .fits import fits
 from .ladder import Ladder
 
@@ -57,21 +57,6 @@ def _worths(candidates: Sequence[Candidate]) -> list[float]:
     known = [each.worth for each in candidates if each.metric]
     typical = float(np.median(known)) if known else 1.0
     return [each.worth if each.metric else typical for each in candidates]
-
-
-def predicted(
-    candidates: Sequence[Candidate],
-    ranks: Mapping[str, Ranks | None],
-    context: RuleContext = ALONE,
-) -> float:
-    """What a net loses with its layers at ``ranks`` (by name; None or absent: as they are).
-
-    The sum over the layers, with the error of each decomposition itself.
-    """
-    cut = [(each, ranks[each.name]) for each in candidates if ranks.get(each.name) is not None]
-    worth = dict(zip((each.name for each in candidates), _worths(candidates)))
-    found = zip(cut, fits(context, cut))
-    return float(sum(worth[each.name] * (1 - one.fitness) ** 2 for (each, _), one in found))
 
 
 def _known(ladder: Ladder) -> np.ndarray:
