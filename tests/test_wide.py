@@ -110,3 +110,23 @@ def test_where_it_is_worse_all_stays_as_it_was(monkeypatch):
         assert all(np.array_equal(a, b) for a, b in zip(arrays, found.blobs[index]))
     (first,) = (k for k, e in enumerate(new(1).layers) if e.layer.name == chains["third"].layers[0])
     assert np.array_equal(found.blobs.get(first, others[first])[0], others[first][0])
+
+
+def test_large_patches_of_which_there_are_few_go_by_the_outputs_too(monkeypatch):
+    old, blobs, new, others, chains = smaller("channel", 0.3, ("third",))
+    told = []
+    monkeypatch.setattr(
+        FIT, "leading_chain", lambda *given: told.append(given) or wide.leading_chain(*given)
+    )
+
+    def third(count):
+        levers = Levers(statistics=False)
+        found = fit(old, new, blobs, others, chains, sample(count), sample(20, 1), levers)
+        return next(one for one in found.layers if one.name == "third")
+
+    by_patches = third(1)  # 42 patches of 72 numbers
+    monkeypatch.setattr(FIT, "_MANY", 1)
+    by_outputs = third(1)
+    assert len(told) == 1
+    assert by_outputs.after < 1.05 * by_patches.after and by_outputs.what == "refit"
+    assert third(4) and len(told) == 1

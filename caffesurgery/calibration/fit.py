@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from .walk import Step, Unit, Walk
 from .wide import is_wide, leading_chain, output_sums
 
 Progress = Callable[[str, float], None]
+
+_MANY = 2048
+"""Numbers of a patch from which a dense kernel takes long to solve for."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +121,22 @@ class _Fitter:
         if not walk.differs(unit):
             walk.each(lambda step: self._plain(unit, step))
         elif unit.replaced and self.levers.refit and own:
-            large = patch_size(walk.old.layers[unit.old])[1] > LARGEST
-            (self._refit_large if large else self._solve)(unit, last)
+            (self._refit_large if self._is_large(unit) else self._solve)(unit, last)
         elif self._is_corrected(entry) and own and self.levers.statistics:
             self._correct(unit, last)
         elif has_statistics(entry) and own and self.levers.statistics:
             self._statistics(unit, last)
         else:
             walk.each(lambda step: self._both(unit, step))
+
+    def _is_large(self, unit: Unit) -> bool:
+        """Whether the patches of a layer are too large to be added up, or too large for so few of
+        them, where what the layer puts out tells as much in a tenth of the time."""
+        entry, images = self.walk.old.layers[unit.old], self.walk.old.images
+        size, outputs = patch_size(entry)[1], entry.tops[0][output_axis(entry)]
+        count = self.walk.samples[0].images * prod(entry.tops[0]) // outputs // images
+        few = _MANY < size > count and is_wide(self.chains[entry.layer.name])
+        return few or size > LARGEST
 
     # -- what is done with one batch; each returns what is to be added up
 
