@@ -79,7 +79,7 @@ def test_whitened_spectra_are_those_under_the_covariance_of_patches(group):
     parts = chain_of(kernel, group, "channel", 4).parts
     assert sees_patches(parts)
     for one, other in zip(
-        np.split(metric.whiten(kernel, parts), group), np.split(seen.whiten(kernel, parts), group)
+        np.split(metric.root(), group), np.split(seen.whiten(kernel, parts), group)
     ):
         values = [np.linalg.svd(k.reshape(len(k), -1), compute_uv=False) for k in (one, other)]
         np.testing.assert_allclose(values[0][:10], values[1][:10], atol=2e-3 * values[1][0])
@@ -88,7 +88,7 @@ def test_whitened_spectra_are_those_under_the_covariance_of_patches(group):
 def test_of_few_images_the_spectrum_is_that_of_the_weights():
     kernel, _, y, _, _ = both(1)
     metric = OutputMetric.of(kernel, _moments(y[:, :1], 1), False)
-    found = np.linalg.svd(metric.whiten(kernel, ())[:, :, 0, 0], compute_uv=False)
+    found = np.linalg.svd(metric.root()[:, :, 0, 0], compute_uv=False)
     own = np.linalg.svd(kernel[:, :, 0, 0], compute_uv=False)
     np.testing.assert_allclose(found[:10] / found[0], own / own[0], atol=1e-4)
 
@@ -98,7 +98,7 @@ def test_a_layer_that_puts_out_nothing_has_a_chain_and_no_probe():
     chain = chain_of(kernel, 1, "channel", 3)
     metric = OutputMetric.of(kernel, _moments(np.zeros((12, 50))))
     found = metric.decomposed(kernel, chain.parts)
-    assert found.output_error == 0 and np.isfinite(metric.whiten(kernel, chain.parts)).all()
+    assert found.output_error == 0 and np.isfinite(metric.root()).all()
     assert not compose(found.factors, chain.parts, 1).any()
     assert probe_of(None, [kernel], metric, 0) is None
 

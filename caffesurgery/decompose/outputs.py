@@ -76,13 +76,10 @@ class OutputMetric:
         mean = moments.mean.reshape(-1) - bias if centred else None
         return cls(exact, regular, scales, mean)
 
-    def fresh(self) -> OutputMetric:
-        """Itself: nothing is worked out that would be kept."""
-        return self
-
-    def whiten(self, kernel: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
-        """What stands for W' = W L, C = L L^T: a kernel (T, T / g, 1, 1), float32, whose singular
-        values are its own.  Chains that see whole patches are chosen by these alone."""
+    def root(self) -> np.ndarray:
+        """What stands for the kernel W L, C = L L^T, under the covariance C of the patches: one of
+        (T, T / g, 1, 1), float32, with its singular values, by which alone these chains are chosen.
+        """
         roots = np.concatenate([self._root(g) for g in range(len(self.regular))])
         return roots.astype(np.float32)[:, :, None, None]
 
@@ -90,7 +87,7 @@ class OutputMetric:
         """A change (g, T / g, T / g), float32, of the outputs y around their mean: N y is as large
         in all of them, and in each as large for all that they vary by."""
         found = np.empty(self.regular.shape, np.float32)
-        for g, scale in enumerate(self.scales.reshape(found.shape[:2])):
+        for g, scale in enumerate(self._scales()):
             rows = random.standard_normal(found[g].shape)
             over = blas.dtrsm(1.0, self._root(g), rows, side=1, lower=1)
             found[g] = over * scale / scale[:, None]

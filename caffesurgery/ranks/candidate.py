@@ -48,6 +48,8 @@ class Candidate:
         under an ``OutputMetric``."""
         if self.metric is None:
             return self.kernel()
+        if isinstance(self.metric, OutputMetric):
+            return self.metric.root()
         parts = self.scheme.parts(self.geometry, self.scaled(0, 1))
         return self.metric.fresh().whiten(self.kernel(), parts)
 
