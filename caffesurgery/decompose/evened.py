@@ -14,7 +14,8 @@ import numpy as np
 from .geometry import Part
 
 _SWEEPS = 20
-"""Passes over the chain; each of them halves at least what neighbours differ by."""
+"""Passes over the chain, at most; each of them halves at least what neighbours differ by."""
+_ALIKE = 1e-12
 
 
 def evened(factors: Sequence[np.ndarray], parts: Sequence[Part]) -> tuple[np.ndarray, ...]:
@@ -24,6 +25,7 @@ def evened(factors: Sequence[np.ndarray], parts: Sequence[Part]) -> tuple[np.nda
     """
     found = [np.array(factor, np.float64) for factor in factors]
     for _ in range(_SWEEPS):
+        most = 0.0
         for k, reader in enumerate(parts[1:]):
             maker, groups = found[k], reader.group
             rows = found[k + 1].reshape(groups, reader.out // groups, reader.inp // groups, -1)
@@ -34,4 +36,7 @@ def evened(factors: Sequence[np.ndarray], parts: Sequence[Part]) -> tuple[np.nda
             found[k] = maker * scale[:, None, None, None]
             rows = rows / scale.reshape(groups, 1, -1, 1)
             found[k + 1] = rows.reshape(reader.weight_shape)
+            most = max(most, float(np.abs(scale - 1).max()))
+        if most < _ALIKE:
+            break
     return tuple(each.astype(np.float32) for each in found)

@@ -71,7 +71,7 @@ class OutputMetric:
         for g, scale in enumerate(scales.reshape(group, size)):
             both = np.multiply.outer(scale, scale)
             seen = both * (freed(moments, g) if centred else moments.gram[g])
-            alone = both * matmul(rows[g], np.ascontiguousarray(rows[g].T))
+            alone = both * matmul(rows[g], rows[g].T)
             exact[g], regular[g] = seen, _drawn(seen, alone, moments.samples)
         mean = moments.mean.reshape(-1) - bias if centred else None
         return cls(exact, regular, scales, mean)
