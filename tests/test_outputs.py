@@ -93,6 +93,19 @@ def test_of_few_images_the_spectrum_is_that_of_the_weights():
     np.testing.assert_allclose(found[:10] / found[0], own / own[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("images_", [1, 4, 40, 10**9])
+def test_on_its_images_it_is_never_above_the_truncated_svd(images_):
+    kernel, x, y, seen, _ = both(1, count=30, weights=None)
+    metric = OutputMetric.of(kernel, _moments(y, images_), True)
+    plain, found = (
+        Task("layer", "channel", kernel, 1, (3,), metric=each).run() for each in (None, metric)
+    )
+    parts = chain_of(kernel, 1, "channel", 3).parts
+    most = seen.distance(kernel, compose(plain.factors, parts, 1))
+    assert found.output_error <= most * (1 + 1e-4)
+    assert images_ == 1 or found.output_error < 0.99 * most
+
+
 def test_a_layer_that_puts_out_nothing_has_a_chain_and_no_probe():
     kernel = np.zeros((12, 10, 1, 1), np.float32)
     chain = chain_of(kernel, 1, "channel", 3)

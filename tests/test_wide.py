@@ -125,7 +125,7 @@ def test_large_patches_of_which_there_are_few_go_by_the_outputs_too(monkeypatch)
         return next(one for one in found.layers if one.name == "third")
 
     by_patches = third(1)  # 42 patches of 72 numbers
-    monkeypatch.setattr(FIT, "_MANY", 1)
+    monkeypatch.setattr(FIT, "LARGE", 1)
     by_outputs = third(1)
     assert len(told) == 1
     assert by_outputs.after < 1.05 * by_patches.after and by_outputs.what == "refit"

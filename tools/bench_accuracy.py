@@ -32,10 +32,13 @@ import numpy as np  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
 import caffesurgery  # noqa: E402
+from caffesurgery import forward  # noqa: E402
 from caffesurgery.api.calibrated import LEVERS  # noqa: E402
+from caffesurgery.calibration import Shaped, outputs, sample_of, watched  # noqa: E402
 from caffesurgery.calibration.guard import fed_shapes  # noqa: E402
 from caffesurgery.data.images import Preprocessing  # noqa: E402
 from caffesurgery.files.mean import load_mean  # noqa: E402
+from caffesurgery.net.shapes import infer  # noqa: E402
 
 PAPER = {0.5: "2.7 to 3.5 (paper 004, Table I, on the original images)"}
 """Points of top-1 that papers lose of ResNet-56 without fine-tuning, by the share of MACs."""
@@ -112,16 +115,15 @@ def right(problem: Problem, model, most: int, chosen=slice(None)) -> np.ndarray:
     """Whether the class of each test image is among the ``most`` first of the net."""
     given = dict(problem.prepare)
     prepare = Preprocessing(load_mean(given.pop("mean")), given.pop("scale", 1.0), **given)
-    path, weights = model.net.doc.path, model.require_weights().path
-    images, labels, found = problem.test[chosen], problem.labels[chosen], []
-    for start in range(0, len(images), BATCH):
-        some = images[start : start + BATCH]
-        net = caffesurgery.load(path, weights, batch=len(some))
-        (name, shape), = fed_shapes(net.shapes).items()  # fmt: skip
-        (made,) = caffesurgery.run(net, {name: prepare(some, shape[1:])}).values()
-        first = np.argsort(-made.reshape(len(some), -1), 1, kind="stable")[:, :most]
-        found.append((first == labels[start : start + BATCH, None]).any(1))
-    return np.concatenate(found)
+    ((name, shape),) = fed_shapes(model.shapes).items()
+    images = sample_of({name: prepare(problem.test[chosen], shape[1:])}, BATCH)
+    shaped = Shaped(lambda count: infer(model.net, model.phase, model.inputs, count))
+    (watch,) = watched(model.shapes)
+    blobs = forward.load(model.shapes, model.require_weights())
+    made = [each[watch.blob] for each in outputs(shaped, blobs, images, [watch])]
+    scores = np.concatenate(made).reshape(images.images, -1)
+    first = np.argsort(-scores, 1, kind="stable")[:, :most]
+    return (first == problem.labels[chosen, None]).any(1)
 
 
 def compressed(problem: Problem, how: argparse.Namespace, rule: str, calibrator=None):

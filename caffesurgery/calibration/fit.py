@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from ..decompose.metric import LARGE
 from ..forward.alone import run_layer
 from ..forward.weights import Blobs
 from .chains import Chain, Ends, solve_chain
@@ -34,9 +35,6 @@ from .walk import Step, Unit, Walk
 from .wide import is_wide, leading_chain, output_sums
 
 Progress = Callable[[str, float], None]
-
-_MANY = 2048
-"""Numbers of a patch from which a dense kernel takes long to solve for."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class _Fitter:
         entry, images = self.walk.old.layers[unit.old], self.walk.old.images
         size, outputs = patch_size(entry)[1], entry.tops[0][output_axis(entry)]
         count = self.walk.samples[0].images * prod(entry.tops[0]) // outputs // images
-        few = _MANY < size > count and is_wide(self.chains[entry.layer.name])
+        few = LARGE < size > count and is_wide(self.chains[entry.layer.name])
         return few or size > LARGEST
 
     # -- what is done with one batch; each returns what is to be added up

@@ -26,7 +26,7 @@ Axes = tuple[int, ...]
 LARGE = 2048
 """Numbers of a patch from which products with a covariance, which take nearly all of the time, are
 made in float32: the Gram matrices that it is from are no more exact."""
-_FLOOR = 1e-6
+FLOOR = 1e-6
 """The least eigenvalue of a covariance, over its norm, that a square root is taken of."""
 ROUNDED = 1e-6
 """Variance over mean square below which inputs are constant: Gram matrices are float32."""
@@ -237,7 +237,7 @@ def freed(moments: Moments, g: int) -> np.ndarray:
 def scales_of(weights: np.ndarray) -> np.ndarray:
     """(T,) float64: the square roots of what outputs count, none of them 0."""
     weights = np.asarray(weights, np.float64)
-    floor = _FLOOR * max(float(weights.mean()), np.finfo(np.float32).tiny)
+    floor = FLOOR * max(float(weights.mean()), np.finfo(np.float32).tiny)
     return np.sqrt(np.maximum(weights, floor))
 
 
@@ -292,7 +292,7 @@ def shrinkage(covariance: np.ndarray, samples: float) -> float:
     squares = float(np.einsum("ij,ij->", covariance, covariance)) / mu**2
     wanted = (1 - 2 / n) * squares + n * n
     p = wanted / max((samples + 1 - 2 / n) * (squares - n), 1e-300)
-    return min(max(p, _FLOOR * squares**0.5), 1.0)
+    return min(max(p, FLOOR * squares**0.5), 1.0)
 
 
 def _times(block: np.ndarray, axes: Axes, root: np.ndarray) -> np.ndarray:

@@ -18,12 +18,11 @@ from . import stability
 from .compose import compose
 from .evened import evened
 from .geometry import Part
-from .metric import Moments, freed, scales_of, seen_axes, shrinkage
+from .metric import FLOOR, Metric, Moments, freed, scales_of, seen_axes, shrinkage
 from .outcome import Decomposition
 from .truncated import leading_columns, matmul, squared_norm
 
 _TINY = float(np.finfo(np.float32).tiny)
-_FLOOR = 1e-6  # over the norm of a covariance, what is added to it before a root is taken
 
 
 def sees_patches(parts: Sequence[Part]) -> bool:
@@ -157,12 +156,21 @@ class OutputMetric:
         size = float(np.linalg.norm(covariance))
         if not size > 0:
             return np.eye(len(covariance))
-        np.einsum("ii->i", covariance)[:] += _FLOOR * size
+        np.einsum("ii->i", covariance)[:] += FLOOR * size
         return cholesky(covariance.T, lower=True, overwrite_a=True, check_finite=False)
 
 
+def suits(metric: Metric | OutputMetric, parts: Sequence[Part]) -> bool:
+    """Whether a metric says what is best for a chain of these parts."""
+    return not isinstance(metric, OutputMetric) or sees_patches(parts)
+
+
 def _drawn(covariance: np.ndarray, alone: np.ndarray, samples: float) -> np.ndarray:
-    """The covariance (T, T) of outputs drawn towards ``alone``, W W^T, of the same size."""
+    """The covariance (T, T) of outputs drawn towards ``alone``, W W^T, of the same size.
+
+    Its leading eigenvectors lose no more under the covariance itself than those of W W^T: of both
+    sums together they keep the most, and of W W^T no more than its own.
+    """
     mean = float(np.trace(covariance))
     if not mean > 0:
         return alone

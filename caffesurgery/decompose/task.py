@@ -24,7 +24,8 @@ class Task:
     aim: as far as the scheme has a use for it
     metric: what images say of the layer's inputs, or of its outputs where its chain sees whole
         patches; None to go by the weights alone
-    wanted: the kernel whose outputs are wanted, under a metric; None where that is ``kernel``
+    wanted: the kernel whose outputs are wanted, under a metric of inputs; None where that is
+        ``kernel``
     threads: what the large products under a metric may use
     """
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..cost import Cost
 from ..decompose.metric import Metric
-from ..decompose.outputs import OutputMetric, sees_patches
+from ..decompose.outputs import OutputMetric, suits
 from ..errors import PlanError, RankError, suggest
 from ..files.caffemodel import Caffemodel
 from ..net.shapes import NetShapes
@@ -68,7 +68,7 @@ def _with_metric(
     all kinds are compared, what outputs say is not."""
     if isinstance(metric, OutputMetric):
         parts = candidate.scheme.parts(candidate.geometry, candidate.scaled(0, 1))
-        if method == AUTO or not sees_patches(parts):
+        if method == AUTO or not suits(metric, parts):
             metric = None
     return replace(candidate, metric=metric)
 

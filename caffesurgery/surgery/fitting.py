@@ -18,7 +18,7 @@ from ..calibration.patches import is_transposed
 from ..calibration.sample import Shaped
 from ..decompose import compose, stability
 from ..decompose.metric import Metric, Moments
-from ..decompose.outputs import OutputMetric, sees_patches
+from ..decompose.outputs import OutputMetric, suits
 from ..decompose.task import Task
 from ..decompose.truncated import squared_norm
 from ..files.caffemodel import Caffemodel, NewLayer
@@ -126,7 +126,10 @@ def whitened(
     """Blobs of the chains whose layers have a metric, decomposed under it, by index; and what the
     net is then predicted to lose: the sum of their squared errors, each times what it is worth."""
     places = {e.layer.name: i for i, e in enumerate(small.shapes.layers)}
-    names = [name for name, chain in small.chains.items() if _is_told(chain, metrics.get(name))]
+    names = [
+        name for name, chain in small.chains.items()
+        if name in metrics and suits(metrics[name], chain.parts)
+    ]  # fmt: skip
     found: dict[int, list[np.ndarray]] = {}
     lost = 0.0
     for done, name in enumerate(names, 1):
@@ -140,13 +143,6 @@ def whitened(
         if progress:
             progress(name, done / len(names))
     return found, lost
-
-
-def _is_told(chain: Chain, metric: Metric | OutputMetric | None) -> bool:
-    """Whether a metric says what is best for a chain."""
-    if isinstance(metric, OutputMetric):
-        return sees_patches(chain.parts)
-    return metric is not None
 
 
 def with_blobs(
